@@ -1,1 +1,167 @@
-//! placeholder
+//! The verbs and their help text.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::error::{Class, Failure};
+
+/// Triage appliance beside a CT scanner: DICOM in, universal lesion detection, MQTT out. For research use.
+#[derive(Debug, Parser)]
+#[command(name = "lesionwatch", version, max_term_width = 110, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 `demo --once` saw no alert, 64 usage, 65 bad input data, 69 a service is unavailable, 70 internal, 74 I/O, 78 configuration.\n\
+The log goes to stderr; RUST_LOG sets its level (error, warn, info, debug).")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// The daemon: receives DICOM, detects, alerts over MQTT (SIGTERM drains)
+    Run(ConfigArg),
+    /// Broker, appliance and dashboard on free loopback ports, fed with the built-in sample CT over real C-STORE
+    Demo(DemoArgs),
+    /// Offline: analyse folders or files of DICOM
+    Scan(ScanArgs),
+    /// The reading room's page alone, on any machine that reaches the broker
+    Dashboard(ConfigArg),
+    /// Validate configuration, bundle, engines, broker and disk; say what would run
+    Check(ConfigArg),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArg {
+    /// TOML configuration; every key has a default that runs on a laptop
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Exit 0 once a subscriber received an alert; 1 with the reason when none came in time
+    #[arg(long)]
+    pub once: bool,
+    /// Keep the state folder and say where it is
+    #[arg(long)]
+    pub keep: bool,
+    /// Model bundle (folder or .tar) instead of the built-in one
+    #[arg(long, value_name = "BUNDLE")]
+    pub model: Option<PathBuf>,
+    /// Give up after this many seconds (with --once)
+    #[arg(long, value_name = "S", default_value_t = 180)]
+    pub limit_s: u64,
+    /// Pause between two slices, as a scanner makes
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub pause_ms: u64,
+}
+
+/// Arguments of `scan`.
+#[derive(Debug, Args)]
+pub struct ScanArgs {
+    /// DICOM files, or folders that are searched for them
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Write the results as a JSON array of result documents (`-` is stdout)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write every candidate kept before the operating point as CSV, the evaluator's input
+    #[arg(long, value_name = "FILE.csv")]
+    pub candidates: Option<PathBuf>,
+    /// Write a key image with box and axes for every lesion
+    #[arg(long, value_name = "DIR")]
+    pub png: Option<PathBuf>,
+    /// Which engine: auto, tract, candle-cpu or candle-cuda
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = ["auto", "tract", "candle-cpu", "candle-cuda"])]
+    pub engine: String,
+    /// Model bundle (folder or .tar) instead of the built-in one
+    #[arg(long, value_name = "BUNDLE")]
+    pub model: Option<PathBuf>,
+    /// Report lesions from this calibrated score on (default: the bundle's operating point)
+    #[arg(long, value_name = "X")]
+    pub min_score: Option<f32>,
+    /// Analyse what eligibility would refuse, a single slice included
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Parses the command line, runs the verb, reports a failure in one place.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let asked = !e.use_stderr();
+            // The message is for a terminal that may be gone: nothing is left to tell then.
+            let _ = e.print();
+            return ExitCode::from(if asked { 0 } else { Class::Usage.exit_code() });
+        }
+    };
+    match run(cli.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("lesionwatch: {failure}");
+            ExitCode::from(failure.class.exit_code())
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Run(arg) => {
+            start_log("info");
+            crate::appliance::run(&Config::load(arg.config.as_deref())?)
+        }
+        Verb::Demo(args) => {
+            start_log("warn");
+            crate::demo::run(&args)
+        }
+        Verb::Scan(args) => {
+            start_log("warn");
+            crate::scan::run(&args)
+        }
+        Verb::Dashboard(arg) => {
+            start_log("info");
+            crate::appliance::dashboard_alone(&Config::load(arg.config.as_deref())?)
+        }
+        Verb::Check(arg) => {
+            start_log("warn");
+            crate::check::run(&Config::load(arg.config.as_deref())?)
+        }
+    }
+}
+
+/// One line per event; under systemd (`JOURNAL_STREAM`) with syslog priorities and without times, which the journal has.
+fn start_log(level: &str) {
+    use std::io::Write;
+    // The broker and the protocol crates narrate at info; what matters of theirs is a warning.
+    let filter = format!("{level},rumqttd=error,rumqttc=warn,tract_onnx=warn,tract_core=warn,tract_linalg=warn");
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter));
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format(|out, record| {
+            let priority = match record.level() {
+                log::Level::Error => 3,
+                log::Level::Warn => 4,
+                log::Level::Info => 6,
+                log::Level::Debug | log::Level::Trace => 7,
+            };
+            writeln!(out, "<{priority}>{}", record.args())
+        });
+    }
+    // A logger that is already there (tests) stays.
+    let _ = builder.try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,34 +1,42 @@
 //! The network, its engines, and the boxes of one slot. Knows nothing of DICOM.
 
-/// One slot as the network sees it: three windows of one plane, CHW, values 0..1.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SlotInput {
-    /// Rows; a multiple of 32.
-    pub height: usize,
-    /// Columns; a multiple of 32.
-    pub width: usize,
-    /// `3 * height * width` values, channel by channel.
-    pub data: Vec<f32>,
-}
+pub use crate::volume::SlotInput;
 
-/// A dense float map, channel-first.
+pub mod bundle;
+pub mod candle_engine;
+pub mod conv;
+pub mod heads;
+pub mod matmul;
+pub mod network;
+pub mod nms;
+pub mod onnx;
+pub mod ops;
+pub mod select;
+pub mod tiny;
+pub mod tract_engine;
+pub mod train_net;
+pub mod weights;
+
+/// A dense float map, channels last.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Map {
-    /// Channels.
-    pub channels: usize,
     /// Rows.
     pub height: usize,
     /// Columns.
     pub width: usize,
-    /// `channels * height * width` values.
+    /// Channels.
+    pub channels: usize,
+    /// `height * width * channels` values, cell by cell.
     pub data: Vec<f32>,
 }
 
-/// The neck maps of one slot, one per level (strides 4, 8, 16): computed once a slot and cached.
+/// The neck maps of one slot, computed once and cached; in the layout of the engine that made them, and of use to that engine only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
-    /// Finest level first.
-    pub levels: Vec<Map>,
+    /// Rows and columns of the slot.
+    pub size: (usize, usize),
+    /// One map a level, finest first.
+    pub levels: Vec<Vec<f32>>,
 }
 
 /// Number of lesion types of DeepLesion.
@@ -78,14 +86,18 @@ pub enum EngineError {
 pub trait Engine: Send {
     /// `tract`, `candle-cpu` or `candle-cuda`.
     fn name(&self) -> &'static str;
+    /// Numeric format of the weights: `f32`, `int8`, …
+    fn quantization(&self) -> &'static str;
     /// Number of neighbouring slots that [`Engine::heads`] takes (odd; the slot itself in the middle).
     fn context(&self) -> usize;
+    /// Another one of its kind for another thread; weights are shared.
+    fn fork(&self) -> Box<dyn Engine>;
     /// The neck maps of one slot.
     ///
     /// # Errors
     /// [`EngineError::Failed`] where the computation fails.
     fn encode(&mut self, slot: &SlotInput) -> Result<Features, EngineError>;
-    /// Raw head maps per level (see `heads.rs` for the channels) for the middle of `window`; `window.len() == context()`.
+    /// Raw head maps per level ([`heads`] says what the channels mean) for the middle of `window`, lowest z first; `window.len() == context()`.
     ///
     /// # Errors
     /// [`EngineError::Failed`] where the computation fails.

@@ -1,1 +1,6 @@
-//! placeholder
+//! The workbench that makes the detector: read scans, synthesize lesions, train, evaluate, write the bundle. Unreachable from the daemon.
+
+pub mod cli;
+pub mod dataset;
+pub mod synthesize;
+pub mod train;

@@ -1,6 +1,8 @@
 //! Which slices belong together, whether they can be analysed, and when a series is complete. Pure: no sockets, no pixels;
 //! the only I/O is reading a header from a spooled file (`header.rs`).
 
+pub mod header;
+
 use std::path::PathBuf;
 
 /// What `series` and `volume` need of one instance's header (no pixels). Read by `header::read`.

@@ -1,5 +1,11 @@
 //! Stored pixels → HU → the detector's grid. Pure but for reading one file ([`pixels`]).
 
+pub mod body;
+pub mod frame;
+pub mod pixels;
+pub mod slots;
+pub mod window;
+
 /// One decoded axial image in Hounsfield units, row-major, `hu.len() == rows * cols`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HuImage {
@@ -9,4 +15,15 @@ pub struct HuImage {
     pub cols: usize,
     /// HU, clamped to [-1024, 3071]; padding is -1024.
     pub hu: Vec<i16>,
+}
+
+/// One slot as the network sees it: three windows of one plane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlotInput {
+    /// Rows; a multiple of 32.
+    pub height: usize,
+    /// Columns; a multiple of 32.
+    pub width: usize,
+    /// `height * width * 3` values 0..1, channels last.
+    pub data: Vec<f32>,
 }

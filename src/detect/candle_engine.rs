@@ -1,0 +1,119 @@
+//! The network on candle: folded weights, channels-last maps, the im2col convolution.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{Device, Result, Tensor};
+
+use super::network::{Graph, NetworkSpec, Op};
+use super::ops::{conv_bias, upsample};
+use super::weights::FoldedWeights;
+use super::{Engine, EngineError, Features, Map, SlotInput};
+
+const NAME: &str = "candle-cpu";
+
+/// Weights on a device and the graphs that use them.
+struct Network {
+    context: usize,
+    encoder: Graph,
+    heads: Graph,
+    /// Weights `[k, k, in, out]` and bias by layer name.
+    layers: HashMap<String, (Tensor, Tensor)>,
+    device: Device,
+}
+
+/// candle on the CPU.
+#[derive(Clone)]
+pub struct CandleEngine(Arc<Network>);
+
+impl CandleEngine {
+    /// Takes the weights over to the CPU device.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] where weights do not fit the spec.
+    pub fn new(spec: &NetworkSpec, weights: &FoldedWeights) -> std::result::Result<Self, EngineError> {
+        let device = Device::Cpu;
+        let (encoder, heads) = (spec.encoder(), spec.heads());
+        let mut layers = HashMap::new();
+        for c in [&encoder, &heads].into_iter().flat_map(Graph::convs) {
+            let layer = weights.layer(c).map_err(|reason| EngineError::Unavailable { engine: NAME, reason })?;
+            let shape = (c.kernel, c.kernel, c.inputs, c.outputs);
+            let tensors = Tensor::from_slice(&layer.weights, shape, &device).and_then(|w| Ok((w, Tensor::from_slice(&layer.bias, c.outputs, &device)?)));
+            layers.insert(c.name.clone(), tensors.map_err(|e| EngineError::Unavailable { engine: NAME, reason: e.to_string() })?);
+        }
+        Ok(Self(Arc::new(Network { context: spec.context, encoder, heads, layers, device })))
+    }
+}
+
+impl Network {
+    fn run(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let mut inputs = inputs.into_iter();
+        let mut values: Vec<Tensor> = Vec::with_capacity(graph.nodes.len());
+        for node in &graph.nodes {
+            values.push(match &node.op {
+                Op::Input => inputs.next().ok_or_else(|| candle_core::Error::Msg("too few inputs".into()))?,
+                Op::Conv(c, x) => match self.layers.get(&c.name) {
+                    Some((weights, bias)) => conv_bias(&values[*x], weights, bias, c.stride, c.norm_relu)?,
+                    None => candle_core::bail!("layer {} is missing", c.name),
+                },
+                Op::Add(a, b) => (&values[*a] + &values[*b])?,
+                Op::Concat(a, b) => Tensor::cat(&[&values[*a], &values[*b]], 3)?,
+                Op::Upsample(x) => upsample(&values[*x])?,
+            });
+        }
+        Ok(graph.outputs.iter().map(|o| values[*o].clone()).collect())
+    }
+
+    fn encode(&self, slot: &SlotInput) -> Result<Features> {
+        let x = Tensor::from_slice(&slot.data, (1, slot.height, slot.width, 3), &self.device)?;
+        let maps = self.run(&self.encoder, vec![x])?;
+        let levels = maps.iter().map(|m| m.flatten_all()?.to_vec1()).collect::<Result<Vec<_>>>()?;
+        Ok(Features { size: (slot.height, slot.width), levels })
+    }
+
+    fn heads(&self, window: &[&Features]) -> Result<Vec<Map>> {
+        let (h, w) = window.first().map_or((0, 0), |f| f.size);
+        let inputs = (0..self.heads.outputs.len())
+            .map(|level| {
+                let node = &self.heads.nodes[level];
+                let (h, w, c) = (h / node.stride, w / node.stride, node.channels / self.context);
+                let slots = window.iter().map(|f| Tensor::from_slice(&f.levels[level], (1, h, w, c), &self.device)).collect::<Result<Vec<_>>>()?;
+                Tensor::cat(&slots, 3)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let outputs = self.run(&self.heads, inputs)?;
+        outputs
+            .iter()
+            .map(|y| {
+                let (_, height, width, channels) = y.dims4()?;
+                Ok(Map { height, width, channels, data: y.flatten_all()?.to_vec1()? })
+            })
+            .collect()
+    }
+}
+
+impl Engine for CandleEngine {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn quantization(&self) -> &'static str {
+        "f32"
+    }
+
+    fn context(&self) -> usize {
+        self.0.context
+    }
+
+    fn fork(&self) -> Box<dyn Engine> {
+        Box::new(self.clone())
+    }
+
+    fn encode(&mut self, slot: &SlotInput) -> std::result::Result<Features, EngineError> {
+        self.0.encode(slot).map_err(|e| EngineError::Failed { engine: NAME, reason: e.to_string() })
+    }
+
+    fn heads(&mut self, window: &[&Features]) -> std::result::Result<Vec<Map>, EngineError> {
+        self.0.heads(window).map_err(|e| EngineError::Failed { engine: NAME, reason: e.to_string() })
+    }
+}

@@ -1,0 +1,245 @@
+//! The network in training: [`NetworkSpec`]'s graphs over candle variables, with batch norm behind every convolution but the last ones.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Result, Tensor, Var, bail};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::network::{Conv, Graph, HEAD_CHANNELS, NetworkSpec, Op};
+use super::ops::{Moments, NORM_EPSILON, Running, conv, norm_relu, upsample};
+use super::weights::{FoldedWeights, Layer};
+
+/// Share of a new batch in the running moments.
+const MOMENTUM: f32 = 0.03;
+/// Objectness that every cell starts with: lesions are rare (focal loss, Lin et al. 2017, 4.1).
+const PRIOR: f32 = 0.01;
+
+/// Variables and running moments of one network.
+pub struct TrainNet {
+    spec: NetworkSpec,
+    encoder: Graph,
+    heads: Graph,
+    device: Device,
+    vars: HashMap<String, Var>,
+    running: HashMap<String, Running>,
+}
+
+impl TrainNet {
+    /// A network with He-initialised weights.
+    ///
+    /// # Errors
+    /// candle's; a spec that describes no network.
+    pub fn new(spec: &NetworkSpec, device: &Device, seed: u64) -> Result<Self> {
+        if let Err(reason) = spec.check() {
+            bail!("network spec: {reason}");
+        }
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (encoder, heads) = (spec.encoder(), spec.heads());
+        let (mut vars, mut running) = (HashMap::new(), HashMap::new());
+        for c in [&encoder, &heads].into_iter().flat_map(Graph::convs) {
+            let depth = c.kernel * c.kernel * c.inputs;
+            let deviation = (2.0 / depth as f32).sqrt() * if c.norm_relu { 1.0 } else { 0.1 };
+            // Irwin-Hall: near enough to a normal deviate, and free of another dependency.
+            let mut deviate = || ((0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0) * deviation;
+            let weights: Vec<f32> = (0..depth * c.outputs).map(|_| deviate()).collect();
+            let weights = Tensor::from_vec(weights, (c.kernel, c.kernel, c.inputs, c.outputs), device)?;
+            vars.insert(format!("{}.weight", c.name), Var::from_tensor(&weights)?);
+            let mut bias = vec![0.0f32; c.outputs];
+            if c.norm_relu {
+                vars.insert(format!("{}.gamma", c.name), Var::ones(c.outputs, candle_core::DType::F32, device)?);
+                running.insert(c.name.clone(), Running::new(c.outputs));
+            } else if c.outputs == HEAD_CHANNELS {
+                bias[0] = -((1.0 - PRIOR) / PRIOR).ln();
+            }
+            vars.insert(format!("{}.beta", c.name), Var::from_tensor(&Tensor::from_vec(bias, c.outputs, device)?)?);
+        }
+        Ok(Self { spec: spec.clone(), encoder, heads, device: device.clone(), vars, running })
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn spec(&self) -> &NetworkSpec {
+        &self.spec
+    }
+
+    /// Trainable variables by name, sorted: `<layer>.weight`, `.gamma`, `.beta`.
+    #[must_use]
+    pub fn vars(&self) -> Vec<(String, Var)> {
+        let mut vars: Vec<_> = self.vars.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+        vars.sort_by(|a, b| a.0.cmp(&b.0));
+        vars
+    }
+
+    /// `x`: `[samples · slots, h, w, 3]`, a sample's slots one after the other; `slots` is 1 (the slot stands for its neighbours too, the encoder runs
+    /// once) or the spec's context. Returns per level `[samples, h / stride, w / stride, 18]` for the middle slot. `train` normalises by the batch
+    /// and moves the running moments; otherwise those are used.
+    ///
+    /// # Errors
+    /// candle's; another number of slots.
+    pub fn forward(&self, x: &Tensor, slots: usize, train: bool) -> Result<Vec<Tensor>> {
+        let context = self.spec.context;
+        if slots != 1 && slots != context {
+            bail!("{slots} slots a sample: 1 or {context} are supported");
+        }
+        let maps = self.run(&self.encoder, vec![x.clone()], train)?;
+        let fused = maps
+            .into_iter()
+            .map(|map| {
+                let (n, h, w, c) = map.dims4()?;
+                if slots == 1 {
+                    return Tensor::cat(&vec![&map; context], 3);
+                }
+                // [b · s, h, w, c] → [b, h, w, s · c], oldest slot first
+                map.reshape((n / slots, slots, h * w, c))?.permute((0, 2, 1, 3))?.contiguous()?.reshape((n / slots, h, w, slots * c))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        self.run(&self.heads, fused, train)
+    }
+
+    fn run(&self, graph: &Graph, inputs: Vec<Tensor>, train: bool) -> Result<Vec<Tensor>> {
+        let mut inputs = inputs.into_iter();
+        let mut values: Vec<Tensor> = Vec::with_capacity(graph.nodes.len());
+        for node in &graph.nodes {
+            let value = match &node.op {
+                Op::Input => match inputs.next() {
+                    Some(x) => x,
+                    None => bail!("too few inputs"),
+                },
+                Op::Conv(c, x) => self.layer(c, &values[*x], train)?,
+                Op::Add(a, b) => (&values[*a] + &values[*b])?,
+                Op::Concat(a, b) => Tensor::cat(&[&values[*a], &values[*b]], 3)?,
+                Op::Upsample(x) => upsample(&values[*x])?,
+            };
+            values.push(value);
+        }
+        Ok(graph.outputs.iter().map(|o| values[*o].clone()).collect())
+    }
+
+    fn var(&self, layer: &str, what: &str) -> Result<&Tensor> {
+        match self.vars.get(&format!("{layer}.{what}")) {
+            Some(var) => Ok(var.as_tensor()),
+            None => bail!("no variable {layer}.{what}"),
+        }
+    }
+
+    fn layer(&self, c: &Conv, x: &Tensor, train: bool) -> Result<Tensor> {
+        let y = conv(x, self.var(&c.name, "weight")?, c.stride)?;
+        let beta = self.var(&c.name, "beta")?;
+        let Some(running) = self.running.get(&c.name) else { return y.broadcast_add(beta) };
+        let gamma = self.var(&c.name, "gamma")?;
+        if train {
+            let (y, moments) = norm_relu(&y, gamma, beta)?;
+            running.update(&moments, MOMENTUM);
+            return Ok(y);
+        }
+        let Moments { mean, variance } = running.get();
+        let mean = Tensor::from_vec(mean, c.outputs, &self.device)?;
+        let scale = (gamma / (Tensor::from_vec(variance, c.outputs, &self.device)? + f64::from(NORM_EPSILON))?.sqrt()?)?;
+        y.broadcast_sub(&mean)?.broadcast_mul(&scale)?.broadcast_add(beta)?.relu()
+    }
+
+    /// Variables and running moments by name, for a checkpoint.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn state(&self) -> Result<HashMap<String, Tensor>> {
+        let mut state: HashMap<String, Tensor> = self.vars.iter().map(|(n, v)| (n.clone(), v.as_tensor().detach())).collect();
+        for (name, running) in &self.running {
+            let Moments { mean, variance } = running.get();
+            state.insert(format!("{name}.mean"), Tensor::new(mean, &Device::Cpu)?);
+            state.insert(format!("{name}.variance"), Tensor::new(variance, &Device::Cpu)?);
+        }
+        Ok(state)
+    }
+
+    /// Takes over what [`TrainNet::state`] gave.
+    ///
+    /// # Errors
+    /// A name that is missing or a shape that differs.
+    pub fn load_state(&self, state: &HashMap<String, Tensor>) -> Result<()> {
+        let get = |name: &str| match state.get(name) {
+            Some(t) => Ok(t),
+            None => bail!("checkpoint: {name} is missing"),
+        };
+        for (name, var) in &self.vars {
+            var.set(&get(name)?.to_device(&self.device)?)?;
+        }
+        for (name, running) in &self.running {
+            let own = running.get();
+            let (mean, variance) = (get(&format!("{name}.mean"))?.to_vec1()?, get(&format!("{name}.variance"))?.to_vec1()?);
+            if mean.len() != own.mean.len() || variance.len() != own.variance.len() {
+                bail!("checkpoint: {name} has another number of channels");
+            }
+            running.set(Moments { mean, variance });
+        }
+        Ok(())
+    }
+
+    /// Batch norm multiplied into the weights, for inference and export.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn fold(&self) -> Result<FoldedWeights> {
+        let mut folded = FoldedWeights::default();
+        for c in [&self.encoder, &self.heads].into_iter().flat_map(Graph::convs) {
+            let values = |what: &str| self.var(&c.name, what)?.flatten_all()?.to_vec1::<f32>();
+            let (mut weights, mut bias) = (values("weight")?, values("beta")?);
+            if let Some(running) = self.running.get(&c.name) {
+                let Moments { mean, variance } = running.get();
+                let scale: Vec<f32> = values("gamma")?.iter().zip(&variance).map(|(g, v)| g / (v + NORM_EPSILON).sqrt()).collect();
+                for row in weights.chunks_exact_mut(c.outputs) {
+                    for (w, s) in row.iter_mut().zip(&scale) {
+                        *w *= s;
+                    }
+                }
+                for ((b, m), s) in bias.iter_mut().zip(&mean).zip(&scale) {
+                    *b -= m * s;
+                }
+            }
+            folded.0.insert(c.name.clone(), Layer { weights, bias });
+        }
+        Ok(folded)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slot_equals_the_slot_repeated() {
+        let spec = NetworkSpec::tiny();
+        let net = TrainNet::new(&spec, &Device::Cpu, 1).unwrap();
+        let x = Tensor::rand(0f32, 1f32, (1, 64, 32, 3), &Device::Cpu).unwrap();
+        let repeated = Tensor::cat(&vec![&x; spec.context], 0).unwrap();
+        let (a, b) = (net.forward(&x, 1, false).unwrap(), net.forward(&repeated, spec.context, false).unwrap());
+        for (level, (a, b)) in a.iter().zip(&b).enumerate() {
+            assert_eq!(a.dims(), [1, 16 >> level, 8 >> level, HEAD_CHANNELS]);
+            let worst = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+            assert!(worst < 1e-4);
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_brings_back_the_same_network() {
+        let spec = NetworkSpec::tiny();
+        let x = Tensor::rand(0f32, 1f32, (2, 32, 32, 3), &Device::Cpu).unwrap();
+        let (a, b) = (TrainNet::new(&spec, &Device::Cpu, 1).unwrap(), TrainNet::new(&spec, &Device::Cpu, 2).unwrap());
+        a.forward(&x, 1, true).unwrap();
+        b.load_state(&a.state().unwrap()).unwrap();
+        assert_eq!(a.fold().unwrap(), b.fold().unwrap());
+    }
+
+    #[test]
+    fn every_variable_gets_a_gradient() {
+        let net = TrainNet::new(&NetworkSpec::tiny(), &Device::Cpu, 1).unwrap();
+        let x = Tensor::rand(0f32, 1f32, (2, 32, 32, 3), &Device::Cpu).unwrap();
+        let loss = net.forward(&x, 1, true).unwrap().iter().map(|y| y.sqr().unwrap().sum_all().unwrap()).reduce(|a, b| (a + b).unwrap()).unwrap();
+        let grads = loss.backward().unwrap();
+        for (name, var) in net.vars() {
+            assert!(grads.get(&var).is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The folded network: one weight and one bias a convolution, batch norm already multiplied in.
+
+use std::collections::BTreeMap;
+
+use super::network::{Conv, Graph, NetworkSpec};
+
+/// Weights of one convolution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layer {
+    /// `[kernel, kernel, inputs, outputs]`.
+    pub weights: Vec<f32>,
+    /// `[outputs]`.
+    pub bias: Vec<f32>,
+}
+
+/// All convolutions of encoder and heads by name.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FoldedWeights(pub BTreeMap<String, Layer>);
+
+impl FoldedWeights {
+    /// The layer of `conv`.
+    ///
+    /// # Errors
+    /// A sentence naming the layer where it is missing or has another shape or a value that is not finite.
+    pub fn layer(&self, conv: &Conv) -> Result<&Layer, String> {
+        let layer = self.0.get(&conv.name).ok_or_else(|| format!("layer {} is missing", conv.name))?;
+        let expected = conv.kernel * conv.kernel * conv.inputs * conv.outputs;
+        if layer.weights.len() != expected || layer.bias.len() != conv.outputs {
+            return Err(format!(
+                "layer {} has {} weights and {} biases, its description asks for {expected} and {}",
+                conv.name,
+                layer.weights.len(),
+                layer.bias.len(),
+                conv.outputs
+            ));
+        }
+        if layer.weights.iter().chain(&layer.bias).any(|v| !v.is_finite()) {
+            return Err(format!("layer {} holds a value that is not finite", conv.name));
+        }
+        Ok(layer)
+    }
+
+    /// Checks that exactly the layers of `spec` are there, each of its shape and finite.
+    ///
+    /// # Errors
+    /// As [`FoldedWeights::layer`].
+    pub fn check(&self, spec: &NetworkSpec) -> Result<(), String> {
+        let graphs = [spec.encoder(), spec.heads()];
+        let mut count = 0;
+        for conv in graphs.iter().flat_map(Graph::convs) {
+            self.layer(conv)?;
+            count += 1;
+        }
+        if count == self.0.len() { Ok(()) } else { Err(format!("{} layers, its description asks for {count}", self.0.len())) }
+    }
+}

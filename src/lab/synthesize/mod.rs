@@ -1,0 +1,358 @@
+//! On-the-fly synthesis: crops of real CT with lesions painted in 3-D, real lesions transplanted, and look-alikes that are no lesions.
+//! Deterministic by seed; kinds, sizes and contrasts in `table.toml`.
+
+pub mod augment;
+pub mod insert;
+pub mod preview;
+pub mod real;
+pub mod recist;
+pub mod shape;
+pub mod site;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use rayon::prelude::*;
+use serde::Deserialize;
+
+use self::insert::Look;
+use self::real::RealLesion;
+use self::shape::Shape;
+use self::site::{Site, Sites};
+use super::dataset::Scan;
+use crate::detect::TYPE_NAMES;
+use crate::volume::frame::{Frame, Plane, interpolate, resample};
+use crate::volume::slots::{self, SlotGrid};
+use crate::volume::window::windows;
+
+/// Slot pixel, mm.
+pub const SLOT_MM: f32 = 0.8;
+/// Side of a training crop, slot pixels (205 mm).
+pub const CROP: usize = 256;
+/// A lesion with fewer pixels on the middle plane is not asked for.
+const LEAST_PIXELS: usize = 8;
+
+/// One lesion to be found on the middle plane; slot pixels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Truth {
+    /// x1, y1, x2, y2, DeepLesion's convention.
+    pub box_px: [f32; 4],
+    /// Index into [`TYPE_NAMES`].
+    pub lesion_type: usize,
+    /// Long and short axis, where measured.
+    pub axes_px: Option<[f32; 2]>,
+    /// Direction of the long axis.
+    pub angle_rad: f32,
+}
+
+/// One training sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Planes: 1 or the network's context.
+    pub slots: usize,
+    /// `[slots, CROP, CROP, 3]`, 0..1.
+    pub data: Vec<f32>,
+    /// What is to be found.
+    pub truths: Vec<Truth>,
+    /// Regions that count neither way.
+    pub ignore: Vec<[f32; 4]>,
+}
+
+/// Planes of one crop while they are worked on.
+pub struct Planes {
+    /// Side, pixels.
+    pub size: usize,
+    /// HU, one vector a plane, rising z.
+    pub hu: Vec<Vec<f32>>,
+    /// z of each plane relative to the middle one, mm.
+    pub offsets_mm: Vec<f32>,
+}
+
+/// One row of `table.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kind {
+    #[serde(rename = "name")]
+    _name: String,
+    #[serde(rename = "type")]
+    type_name: String,
+    site: Site,
+    weight: f32,
+    size_mm: [f32; 5],
+    hu: [f32; 2],
+    #[serde(default)]
+    delta: bool,
+    #[serde(default)]
+    rim: bool,
+    texture_hu: f32,
+    edge_mm: [f32; 2],
+    rough: [f32; 2],
+}
+
+#[derive(Deserialize)]
+struct Table {
+    kind: Vec<Kind>,
+}
+
+/// Backgrounds with their places, kinds and real lesions: everything a sample is drawn from.
+pub struct Sampler {
+    scans: Vec<(Scan, Vec<Sites>, SlotGrid)>,
+    /// Indices of `scans` by cumulated weight.
+    weights: Vec<f32>,
+    kinds: Vec<Kind>,
+    real: Vec<RealLesion>,
+    /// Share of lesions that are real ones.
+    real_share: f64,
+}
+
+impl Sampler {
+    /// Prepares `scans` (finds their places once).
+    ///
+    /// # Errors
+    /// A defect of the built-in table.
+    pub fn new(scans: Vec<Scan>, real: Vec<RealLesion>, real_share: f64) -> Result<Self, toml::de::Error> {
+        let table: Table = toml::from_str(include_str!("table.toml"))?;
+        let scans: Vec<_> = scans
+            .into_par_iter()
+            .map(|scan| {
+                let sites = scan.slices.iter().map(|s| Sites::find(&scan, s)).collect();
+                let positions: Vec<f64> = scan.slices.iter().map(|s| s.z_mm).collect();
+                let grid = slots::grid(&positions, scan.spacing_mm);
+                (scan, sites, grid)
+            })
+            .collect();
+        // A series of 100 slices is worth more than one slice, but not a hundred times.
+        let weights = scans.iter().map(|(s, ..)| (s.slices.len() as f32).sqrt()).collect();
+        Ok(Self { scans, weights, kinds: table.kind, real, real_share })
+    }
+
+    /// Draws one sample of `slots` planes (1 or an odd number).
+    pub fn sample(&self, rng: &mut StdRng, slots: usize) -> Sample {
+        loop {
+            if let Some(sample) = self.try_sample(rng, slots) {
+                return sample;
+            }
+        }
+    }
+
+    fn try_sample(&self, rng: &mut StdRng, slots: usize) -> Option<Sample> {
+        let (scan, sites, grid) = &self.scans[pick(rng, &self.weights)];
+        if slots > 1 && grid.slots.len() < slots {
+            return None;
+        }
+        let slot = rng.random_range(0..grid.slots.len());
+        let key_slice = grid.slots[slot].nearest();
+        let places = &sites[key_slice];
+        let wanted = match rng.random_range(0..100) {
+            0..22 => 0,
+            22..75 => 1,
+            75..92 => 2,
+            _ => 3,
+        };
+        let kinds: Vec<f32> = self.kinds.iter().map(|k| if places.of(k.site).is_empty() { 0.0 } else { k.weight }).collect();
+        if wanted > 0 && kinds.iter().all(|w| *w == 0.0) {
+            return None;
+        }
+        // The first lesion's place decides where the crop lies: off its middle by up to 90 pixels.
+        let zoom = f64::from(rng.random_range(-0.28f32..0.28).exp());
+        let pixel_mm = f64::from(SLOT_MM) * zoom;
+        let first = (wanted > 0).then(|| pick(rng, &kinds));
+        let image_place = match first {
+            Some(kind) => place_of(rng, places, self.kinds[kind].site)?,
+            None => {
+                let b = places.body?;
+                [rng.random_range(b.x1..=b.x2) as u16, rng.random_range(b.y1..=b.y2) as u16]
+            }
+        };
+        let jitter = if first.is_some() { 95.0 } else { 40.0 } * pixel_mm;
+        let spacing = scan.grid.spacing_mm;
+        let centre = [
+            f64::from(image_place[0]) + rng.random_range(-jitter..jitter) / spacing[1],
+            f64::from(image_place[1]) + rng.random_range(-jitter..jitter) / spacing[0],
+        ];
+        let frame = Frame::centred(centre, scan.grid, pixel_mm, CROP, CROP);
+        let mut planes = crop(scan, grid, slot, slots, &frame);
+        let margin = (recist::MARGIN_PX as f64 * (spacing[0] * spacing[1]).sqrt() / pixel_mm) as f32;
+        let thickness_mm = scan.spacing_mm as f32;
+        let to_slot = |p: [u16; 2]| frame.to_slot([f64::from(p[0]), f64::from(p[1])]).map(|v| v as f32);
+        let mut truths: Vec<Truth> = Vec::new();
+        self.look_alikes(rng, &mut planes, places, &frame, thickness_mm);
+        for n in 0..wanted {
+            let kind = &self.kinds[if n == 0 { first? } else { pick(rng, &kinds) }];
+            let place = if n == 0 { image_place } else { place_of(rng, places, kind.site)? };
+            let place = to_slot(place);
+            if !place.iter().all(|v| (6.0..CROP as f32 - 6.0).contains(v)) {
+                continue;
+            }
+            if let Some(truth) = self.lesion(rng, &mut planes, kind, place, margin, thickness_mm) {
+                truths.retain(|t| crate::detect::nms::iou(t.box_px, truth.box_px) < 0.2);
+                truths.push(truth);
+            }
+        }
+        augment::augment(&mut planes, rng);
+        let slice = &scan.slices[key_slice];
+        let mut ignore: Vec<[f32; 4]> = slice
+            .disease
+            .iter()
+            .map(|d| {
+                let [x1, y1] = frame.to_slot([d.x1 as f64, d.y1 as f64]);
+                let [x2, y2] = frame.to_slot([d.x2 as f64, d.y2 as f64]);
+                [x1, y1, x2, y2].map(|v| v as f32)
+            })
+            .collect();
+        // Cut by the crop: neither asked for nor held against anyone.
+        let side = CROP as f32;
+        truths.retain(|t| {
+            let whole = t.box_px[0] > -6.0 && t.box_px[1] > -6.0 && t.box_px[2] < side + 5.0 && t.box_px[3] < side + 5.0;
+            if !whole {
+                ignore.push(t.box_px);
+            }
+            whole
+        });
+        let mut sample = to_sample(&planes, truths, ignore);
+        mirror(rng, &mut sample);
+        Some(sample)
+    }
+
+    fn lesion(&self, rng: &mut StdRng, planes: &mut Planes, kind: &Kind, place: [f32; 2], margin: f32, thickness_mm: f32) -> Option<Truth> {
+        let lesion_type = TYPE_NAMES.iter().position(|n| *n == kind.type_name)?;
+        if matches!(kind.site, Site::Lung | Site::Muscle | Site::Fat) && rng.random_bool(self.real_share) {
+            let in_lung = kind.site == Site::Lung;
+            let fitting: Vec<&RealLesion> = self.real.iter().filter(|r| r.in_lung == in_lung).collect();
+            if let Some(lesion) = choose(rng, &fitting) {
+                let wanted_mm = quantile(rng, kind.size_mm);
+                let shrink = if in_lung { rng.random_range(0.7..1.3) } else { (wanted_mm / lesion.long_mm().max(1.0)).clamp(0.15, 1.0) };
+                let mut truth = lesion.transplant(planes, place, shrink, margin, rng)?;
+                truth.lesion_type = lesion_type;
+                return Some(truth);
+            }
+        }
+        let edge_mm = rng.random_range(kind.edge_mm[0]..kind.edge_mm[1]);
+        let rough = rng.random_range(kind.rough[0]..kind.rough[1]);
+        let long_mm = quantile(rng, kind.size_mm);
+        let shape = Shape::random(rng, long_mm, edge_mm, rough);
+        let z = rng.random_range(-0.65..0.65) * shape.semi_mm[2];
+        let hu = rng.random_range(kind.hu[0]..kind.hu[1]);
+        let rim = kind.rim || rng.random_bool(0.12);
+        let look = Look {
+            hu,
+            delta: kind.delta,
+            texture_hu: kind.texture_hu * rng.random_range(0.3..1.5),
+            rim_hu: if rim { rng.random_range(8.0..35.0) } else { 0.0 },
+        };
+        let mask = insert::paint(planes, &shape, [place[0], place[1], z], look, thickness_mm, rng);
+        recist::measure(&mask, planes.size, margin, LEAST_PIXELS, lesion_type)
+    }
+
+    /// Vessels and bowel: tubes that go on through the slices, with the HU and edges of lesions.
+    fn look_alikes(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, frame: &Frame, thickness_mm: f32) {
+        for (site, chance) in [(Site::Lung, 0.3), (Site::Fat, 0.4)] {
+            if places.of(site).is_empty() || !rng.random_bool(chance) {
+                continue;
+            }
+            for _ in 0..rng.random_range(1..4) {
+                let Some(place) = choose(rng, places.of(site)) else { continue };
+                let at = frame.to_slot([f64::from(place[0]), f64::from(place[1])]).map(|v| v as f32);
+                let radius = if site == Site::Lung { rng.random_range(0.8..3.5) } else { rng.random_range(1.5..11.0) };
+                let edge = rng.random_range(0.6..1.6);
+                let tube = Shape::tube(rng, radius, edge);
+                // Bowel has a wall and other content than the wall.
+                let rim_hu = if radius > 6.0 { rng.random_range(0.0..25.0) } else { 0.0 };
+                let look = Look { hu: rng.random_range(10.0..150.0), delta: false, texture_hu: 4.0, rim_hu };
+                insert::paint(planes, &tube, [at[0], at[1], 0.0], look, thickness_mm, rng);
+            }
+        }
+    }
+}
+
+/// The planes of `slots` slots round slot `at`.
+fn crop(scan: &Scan, grid: &SlotGrid, at: usize, slots: usize, frame: &Frame) -> Planes {
+    let plane = |slot: usize| -> Plane {
+        let s = grid.slots[slot];
+        let lower = resample(&scan.slices[s.lower].image, frame);
+        if s.weight == 0.0 { lower } else { interpolate(&lower, &resample(&scan.slices[s.upper].image, frame), s.weight) }
+    };
+    let window = grid.window(at, slots);
+    let offsets_mm = window.iter().map(|s| (grid.slots[*s].z_mm - grid.slots[at].z_mm) as f32).collect();
+    Planes { size: CROP, hu: window.into_iter().map(|s| plane(s).hu).collect(), offsets_mm }
+}
+
+fn to_sample(planes: &Planes, truths: Vec<Truth>, ignore: Vec<[f32; 4]>) -> Sample {
+    let data = planes.hu.iter().flatten().flat_map(|hu| windows(hu.clamp(-1024.0, 3071.0))).collect();
+    Sample { slots: planes.hu.len(), data, truths, ignore }
+}
+
+/// Mirrors left and right half of the time, front and back now and then (prone patients).
+fn mirror(rng: &mut StdRng, sample: &mut Sample) {
+    let (across, down) = (rng.random_bool(0.5), rng.random_bool(0.15));
+    let last = CROP as f32 - 1.0;
+    if across {
+        for row in sample.data.chunks_exact_mut(CROP * 3) {
+            for x in 0..CROP / 2 {
+                for c in 0..3 {
+                    row.swap(x * 3 + c, (CROP - 1 - x) * 3 + c);
+                }
+            }
+        }
+    }
+    if down {
+        for plane in sample.data.chunks_exact_mut(CROP * CROP * 3) {
+            for y in 0..CROP / 2 {
+                let (top, bottom) = plane.split_at_mut((CROP - 1 - y) * CROP * 3);
+                top[y * CROP * 3..(y + 1) * CROP * 3].swap_with_slice(&mut bottom[..CROP * 3]);
+            }
+        }
+    }
+    let turn = |b: &mut [f32; 4]| {
+        if across {
+            (b[0], b[2]) = (last - b[2], last - b[0]);
+        }
+        if down {
+            (b[1], b[3]) = (last - b[3], last - b[1]);
+        }
+    };
+    for t in &mut sample.truths {
+        turn(&mut t.box_px);
+        if across != down {
+            t.angle_rad = (std::f32::consts::PI - t.angle_rad).rem_euclid(std::f32::consts::PI);
+        }
+    }
+    sample.ignore.iter_mut().for_each(turn);
+}
+
+/// A value of the distribution with these 5th, 25th, 50th, 75th and 95th percentiles.
+fn quantile(rng: &mut StdRng, q: [f32; 5]) -> f32 {
+    const AT: [f32; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
+    let u = rng.random_range(0.02f32..0.98);
+    if u <= AT[0] {
+        return q[0];
+    }
+    let i = (0..4).find(|i| u <= AT[i + 1]).unwrap_or(3);
+    q[i] + (q[i + 1] - q[i]) * ((u - AT[i]) / (AT[i + 1] - AT[i])).min(1.0)
+}
+
+fn pick(rng: &mut StdRng, weights: &[f32]) -> usize {
+    let mut at = rng.random_range(0.0..weights.iter().sum::<f32>().max(f32::MIN_POSITIVE));
+    for (i, w) in weights.iter().enumerate() {
+        if at < *w {
+            return i;
+        }
+        at -= w;
+    }
+    weights.len().saturating_sub(1)
+}
+
+/// A place of the kind. Fat lies mostly under the skin, nodes mostly do not: of three places the deepest, three times of four.
+fn place_of(rng: &mut StdRng, places: &Sites, site: Site) -> Option<[u16; 2]> {
+    let all = places.of(site);
+    let first = *choose(rng, all)?;
+    let Some(body) = places.body.filter(|_| site == Site::Fat && rng.random_bool(0.75)) else { return Some(first) };
+    let middle = [(body.x1 + body.x2) as f32 / 2.0, (body.y1 + body.y2) as f32 / 2.0];
+    let half = [(body.x2 - body.x1).max(1) as f32, (body.y2 - body.y1).max(1) as f32];
+    let out = |p: &[u16; 2]| ((f32::from(p[0]) - middle[0]) / half[0]).hypot((f32::from(p[1]) - middle[1]) / half[1]);
+    let others = [*choose(rng, all)?, *choose(rng, all)?];
+    others.into_iter().chain([first]).min_by(|a, b| out(a).total_cmp(&out(b)))
+}
+
+fn choose<'a, T>(rng: &mut StdRng, all: &'a [T]) -> Option<&'a T> {
+    if all.is_empty() { None } else { Some(&all[rng.random_range(0..all.len())]) }
+}

@@ -1,0 +1,197 @@
+//! Training the one network on synthesized samples: producer thread → batches → loss → AdamW, with checkpoints that resume to the step.
+
+pub mod checkpoint;
+pub mod loss;
+pub mod optimizer;
+pub mod targets;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use crossbeam_channel::{Receiver, bounded};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use self::optimizer::Optimizer;
+use super::synthesize::{CROP, Sample, Sampler};
+use crate::detect::network::NetworkSpec;
+use crate::detect::train_net::TrainNet;
+use crate::error::{Class, Failure};
+
+/// Steps over which the rate rises from zero.
+const WARM_UP: usize = 300;
+/// Learning rate after the warm-up, and at the end of the cosine.
+const RATES: [f64; 2] = [2e-3, 2e-5];
+/// Samples a batch where a sample is one slot, and where it is a full context.
+const BATCH_ONE: usize = 12;
+const BATCH_CONTEXT: usize = 5;
+/// Batches the producer may be ahead.
+const QUEUE: usize = 4;
+/// A checkpoint is written this often.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(120);
+/// Progress is printed this often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(20);
+/// Losses in a row that are not finite after which training stops.
+const MOST_BAD_STEPS: usize = 20;
+
+/// What to train.
+pub struct Options {
+    /// Which network.
+    pub spec: NetworkSpec,
+    /// Wall-clock minutes of the whole schedule (this run and those it resumes).
+    pub minutes: f64,
+    /// Seed of weights and samples.
+    pub seed: u64,
+    /// Folder of checkpoints; an existing one is resumed.
+    pub out: PathBuf,
+}
+
+fn failed(e: impl std::fmt::Display) -> Failure {
+    Failure::new(Class::Internal, format!("training: {e}"))
+}
+
+/// Trains until the schedule ends; the last checkpoint is in `options.out`.
+///
+/// # Errors
+/// Full disk, a loss that stays not finite, a checkpoint of another network.
+pub fn run(sampler: Sampler, options: &Options) -> Result<(), Failure> {
+    let device = Device::Cpu;
+    let net = TrainNet::new(&options.spec, &device, options.seed).map_err(failed)?;
+    let mut optimizer = Optimizer::new(net.vars()).map_err(failed)?;
+    let mut progress = checkpoint::resume(&options.out, &net, &mut optimizer)?;
+    if progress.steps > 0 {
+        println!("resumed at step {} after {:.1} min, {} samples", progress.steps, progress.minutes, progress.samples);
+    }
+    let batches = produce(sampler, options.spec.context, options.seed, progress.steps);
+    let (start, minutes_before) = (Instant::now(), progress.minutes);
+    let (mut saved, mut printed) = (Instant::now(), Instant::now());
+    let (mut parts, mut shown, mut bad, mut samples_printed) = ([0.0f32; 5], 0, 0, progress.samples);
+    while progress.minutes < options.minutes {
+        let batch = batches.recv().map_err(|_| failed("the sample producer stopped"))?;
+        let rate = rate(progress.steps, progress.minutes / options.minutes);
+        let (values, norm) = step(&net, &mut optimizer, &batch, rate, &device).map_err(failed)?;
+        if norm.is_finite() {
+            bad = 0;
+            for (sum, value) in parts.iter_mut().zip(values) {
+                *sum += value;
+            }
+            shown += 1;
+        } else {
+            bad += 1;
+            println!("step {}: loss or gradient is not finite; the step is left out ({bad} in a row)", progress.steps);
+            if bad > MOST_BAD_STEPS {
+                return Err(failed(format!("{bad} steps in a row were not finite; the last checkpoint is good, lower the rate")));
+            }
+        }
+        progress.steps += 1;
+        progress.samples += batch.len();
+        progress.minutes = minutes_before + start.elapsed().as_secs_f64() / 60.0;
+        if printed.elapsed() > PROGRESS_EVERY {
+            let speed = (progress.samples - samples_printed) as f64 / printed.elapsed().as_secs_f64();
+            let [o, b, q, t, a] = parts.map(|p| p / shown.max(1) as f32);
+            println!(
+                "step {:6}  {:5.1}/{:.0} min  loss {:.3} (objectness {o:.3} box {b:.3} quality {q:.3} type {t:.3} axes {a:.3})  |g| {norm:.2}  rate {rate:.1e}  {speed:.1} samples/s",
+                progress.steps,
+                progress.minutes,
+                options.minutes,
+                o + b + q + t + a
+            );
+            (parts, shown, samples_printed, printed) = ([0.0; 5], 0, progress.samples, Instant::now());
+        }
+        if saved.elapsed() > CHECKPOINT_EVERY || progress.minutes >= options.minutes {
+            checkpoint::save(&options.out, &options.spec, &net, &optimizer, progress)?;
+            saved = Instant::now();
+        }
+    }
+    println!("done: {} steps, {} samples, {:.1} min", progress.steps, progress.samples, progress.minutes);
+    Ok(())
+}
+
+/// Warm-up, then half a cosine over the schedule.
+fn rate(step: usize, done: f64) -> f64 {
+    let cosine = RATES[1] + (RATES[0] - RATES[1]) * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
+    cosine * ((step + 1) as f64 / WARM_UP as f64).min(1.0)
+}
+
+/// One step on one batch; the parts of the loss and the gradient's norm.
+///
+/// # Errors
+/// candle's.
+pub fn step(net: &TrainNet, optimizer: &mut Optimizer, batch: &[Sample], rate: f64, device: &Device) -> candle_core::Result<([f32; 5], f64)> {
+    let slots = batch.first().map_or(1, |s| s.slots);
+    let data: Vec<f32> = batch.iter().flat_map(|s| s.data.iter().copied()).collect();
+    let x = Tensor::from_vec(data, (batch.len() * slots, CROP, CROP, 3), device)?;
+    let outputs = net.forward(&x, slots, true)?;
+    let targets = targets::assign(batch);
+    let loss = loss::loss(&outputs, &targets, device)?;
+    let grads = loss.total.backward()?;
+    let norm = optimizer.step(&grads, rate)?;
+    Ok((loss.parts, norm))
+}
+
+/// Batches of one slot and of a full context by turns, from one thread: the same seed gives the same batches.
+fn produce(sampler: Sampler, context: usize, seed: u64, first: usize) -> Receiver<Vec<Sample>> {
+    let (sender, receiver) = bounded(QUEUE);
+    std::thread::spawn(move || {
+        for n in first.. {
+            let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9).wrapping_add(n as u64));
+            let (slots, count) = if n % 2 == 0 { (1, BATCH_ONE) } else { (context, BATCH_CONTEXT) };
+            let batch = (0..count).map(|_| sampler.sample(&mut rng, slots)).collect();
+            if sender.send(batch).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::detect::heads::decode;
+    use crate::detect::nms::{iou, suppress};
+    use crate::detect::{Map, candle_engine::CandleEngine, Engine, SlotInput};
+    use crate::lab::synthesize::Truth;
+
+    /// A bright square on a dark ground: if targets, loss, folding and decoding agree, a tiny net finds it.
+    #[test]
+    fn a_tiny_net_learns_a_square_and_the_engine_finds_it() {
+        let square = |x0: usize, y0: usize, side: usize| {
+            let mut data = vec![0.1; CROP * CROP * 3];
+            for y in y0..y0 + side {
+                for x in x0..x0 + side {
+                    data[(y * CROP + x) * 3..][..3].fill(0.9);
+                }
+            }
+            let box_px = [x0, y0, x0 + side - 1, y0 + side - 1].map(|v| v as f32);
+            let truth = Truth { box_px, lesion_type: 4, axes_px: Some([side as f32; 2]), angle_rad: 0.0 };
+            Sample { slots: 1, data, truths: vec![truth], ignore: Vec::new() }
+        };
+        let batch = [square(40, 60, 28), square(150, 30, 20), square(90, 170, 44), square(200, 200, 30)];
+        let spec = NetworkSpec::tiny();
+        let net = TrainNet::new(&spec, &Device::Cpu, 3).unwrap();
+        let mut optimizer = Optimizer::new(net.vars()).unwrap();
+        for _ in 0..500 {
+            let (_, norm) = step(&net, &mut optimizer, &batch, 1e-2, &Device::Cpu).unwrap();
+            assert!(norm.is_finite());
+        }
+        let mut engine = CandleEngine::new(&spec, &net.fold().unwrap()).unwrap();
+        for sample in &batch {
+            let slot = SlotInput { height: CROP, width: CROP, data: sample.data.clone() };
+            let features = engine.encode(&slot).unwrap();
+            let maps: Vec<Map> = engine.heads(&vec![&features; spec.context]).unwrap();
+            let found = suppress(decode(&maps));
+            let best = found.first().unwrap();
+            assert!(iou(best.box_px, sample.truths[0].box_px) > 0.6, "{:?} for {:?}", best.box_px, sample.truths[0].box_px);
+        }
+    }
+
+    #[test]
+    fn the_rate_warms_up_and_falls() {
+        assert!(rate(0, 0.0) < RATES[0] / 100.0);
+        assert!((rate(WARM_UP, 0.0) - RATES[0]).abs() < 1e-9);
+        assert!((rate(9999, 1.0) - RATES[1]).abs() < 1e-9);
+    }
+}
