@@ -29,14 +29,7 @@
 //! - **alert**: what the reading room is told about one series; versioned, open until acknowledged.
 //! - **bundle**: the model with everything needed to run and judge it.
 
-pub mod alert;
-pub mod analysis;
-pub mod appliance;
-pub mod check;
-pub mod cli;
 pub mod config;
-pub mod dashboard;
-pub mod demo;
 pub mod detect;
 pub mod error;
 pub mod health;
@@ -44,6 +37,5 @@ pub mod health;
 pub mod lab;
 pub mod lesion;
 pub mod receive;
-pub mod scan;
 pub mod series;
 pub mod volume;

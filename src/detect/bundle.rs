@@ -1,1 +1,397 @@
-//! placeholder
+//! The model bundle: a folder or a `.tar` with `bundle.toml`, the weights, the ONNX graphs, a self-test and the card. Everything that is named is
+//! hashed; a bundle that does not hold what it says is refused as a whole.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::network::{Graph, HEAD_CHANNELS, NetworkSpec, STRIDES};
+use super::weights::{FoldedWeights, Layer};
+use super::{Engine, Map, SlotInput, onnx};
+
+/// The description's file name.
+pub const DESCRIPTION: &str = "bundle.toml";
+/// f32 master weights.
+pub const WEIGHTS: &str = "weights.safetensors";
+/// Encoder for tract.
+pub const ENCODER: &str = "encoder.onnx";
+/// Heads for tract.
+pub const HEADS: &str = "heads.onnx";
+/// Stored input and expected maps.
+pub const SELF_TEST: &str = "self_test.safetensors";
+/// What a reader needs to distrust it properly.
+pub const CARD: &str = "CARD.md";
+/// A larger file is not a bundle for this board.
+const MOST_BYTES: u64 = 256 << 20;
+/// Size of the self-test's slots.
+const TEST_SIZE: (usize, usize) = (64, 96);
+/// An f32 engine's raw outputs may differ by this share of their largest magnitude (order of summation).
+pub const F32_TOLERANCE: f32 = 1e-3;
+
+/// Why a bundle is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// A file cannot be read or written.
+    #[error("bundle {file}: {reason}")]
+    File {
+        /// Which.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file is not the one the description names.
+    #[error("bundle {file}: SHA-256 is {found}, the description says {expected}; fetch the bundle again")]
+    Hash {
+        /// Which.
+        file: String,
+        /// As computed.
+        found: String,
+        /// As described.
+        expected: String,
+    },
+    /// The description contradicts itself or the weights.
+    #[error("bundle {file}: {reason}")]
+    Content {
+        /// Which.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An engine computes something else than the bundle expects.
+    #[error("self-test on {engine}: output {level} differs by {difference:.2e}, {tolerance:.0e} is allowed")]
+    SelfTest {
+        /// Engine name.
+        engine: String,
+        /// Index of the level.
+        level: usize,
+        /// Largest difference as a share of the largest magnitude.
+        difference: f32,
+        /// What is allowed.
+        tolerance: f32,
+    },
+}
+
+/// `bundle.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    /// e.g. `lesionwatch-synthetic`.
+    pub name: String,
+    /// Semantic version.
+    pub version: String,
+    /// One sentence: what it was trained on.
+    pub training_data: String,
+    /// Licence and attribution of the weights.
+    pub licence: String,
+    /// Name of the operating point that is used by default.
+    pub default_operating_point: String,
+    /// The network.
+    pub network: NetworkSpec,
+    /// What the network expects of a slot.
+    pub input: Input,
+    /// Type names in channel order.
+    pub classes: Vec<String>,
+    /// Thresholds on the calibrated score, with what was measured at each.
+    pub operating_points: Vec<OperatingPoint>,
+    /// Raw → calibrated score, rising, piecewise linear between these knots.
+    pub calibration: Vec<[f32; 2]>,
+    /// SHA-256 of every other file.
+    pub files: BTreeMap<String, String>,
+}
+
+/// What the network expects of a slot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Slot pixel, mm.
+    pub spacing_mm: f64,
+    /// Distance of slots, mm.
+    pub step_mm: f64,
+    /// HU windows, channel by channel.
+    pub windows_hu: [[f32; 2]; 3],
+}
+
+/// One threshold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatingPoint {
+    /// e.g. `default`.
+    pub name: String,
+    /// Least calibrated score.
+    pub score: f32,
+    /// False positives an image at it.
+    pub fp_per_image: f32,
+    /// Sensitivity at it.
+    pub sensitivity: f32,
+    /// On which data both were measured.
+    pub measured_on: String,
+}
+
+/// A bundle that holds what it says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bundle {
+    /// The description.
+    pub description: Description,
+    /// Master weights.
+    pub weights: FoldedWeights,
+    /// SHA-256 of the master weights, hex.
+    pub weights_sha256: String,
+    /// ONNX of the encoder.
+    pub encoder_onnx: Vec<u8>,
+    /// ONNX of the heads.
+    pub heads_onnx: Vec<u8>,
+    test: SelfTest,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct SelfTest {
+    slots: Vec<SlotInput>,
+    expected: Vec<Map>,
+}
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn content(file: &str, reason: impl std::fmt::Display) -> BundleError {
+    BundleError::Content { file: file.into(), reason: reason.to_string() }
+}
+
+impl Bundle {
+    /// Opens a folder or a `.tar`.
+    ///
+    /// # Errors
+    /// [`BundleError`], naming file and reason.
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        let fault = |file: &Path, e: &dyn std::fmt::Display| BundleError::File { file: file.display().to_string(), reason: e.to_string() };
+        let meta = fs::metadata(path).map_err(|e| fault(path, &e))?;
+        if !meta.is_dir() {
+            if meta.len() > MOST_BYTES {
+                return Err(fault(path, &format!("{} bytes, at most {MOST_BYTES} are read", meta.len())));
+            }
+            return Self::from_tar(&fs::read(path).map_err(|e| fault(path, &e))?);
+        }
+        let mut files = Files::new();
+        for entry in fs::read_dir(path).map_err(|e| fault(path, &e))? {
+            let entry = entry.map_err(|e| fault(path, &e))?;
+            let size = entry.metadata().map_err(|e| fault(&entry.path(), &e))?;
+            if size.is_file() && size.len() <= MOST_BYTES {
+                files.insert(entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).map_err(|e| fault(&entry.path(), &e))?);
+            }
+        }
+        Self::from_files(&files)
+    }
+
+    /// Reads a `.tar` held in memory.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`].
+    pub fn from_tar(bytes: &[u8]) -> Result<Self, BundleError> {
+        let fault = |e: std::io::Error| BundleError::File { file: "tar".into(), reason: e.to_string() };
+        let mut files = Files::new();
+        for entry in tar::Archive::new(Cursor::new(bytes)).entries().map_err(fault)? {
+            let mut entry = entry.map_err(fault)?;
+            let name = entry.path().map_err(fault)?.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let mut data = Vec::new();
+            entry.by_ref().take(MOST_BYTES).read_to_end(&mut data).map_err(fault)?;
+            files.insert(name, data);
+        }
+        Self::from_files(&files)
+    }
+
+    fn from_files(files: &Files) -> Result<Self, BundleError> {
+        let get = |name: &str| files.get(name).ok_or_else(|| BundleError::File { file: name.into(), reason: "missing".into() });
+        let text = std::str::from_utf8(get(DESCRIPTION)?).map_err(|e| content(DESCRIPTION, e))?;
+        let description: Description = toml::from_str(text).map_err(|e| content(DESCRIPTION, e.message()))?;
+        for (name, expected) in &description.files {
+            let found = hex(get(name)?);
+            if found != *expected {
+                return Err(BundleError::Hash { file: name.clone(), found, expected: expected.clone() });
+            }
+        }
+        for name in [WEIGHTS, ENCODER, HEADS, SELF_TEST] {
+            if !description.files.contains_key(name) {
+                return Err(content(DESCRIPTION, format!("{name} is not listed under [files]")));
+            }
+        }
+        description.check().map_err(|reason| content(DESCRIPTION, reason))?;
+        let weights = read_weights(get(WEIGHTS)?)?;
+        weights.check(&description.network).map_err(|reason| content(WEIGHTS, reason))?;
+        let test = SelfTest::read(get(SELF_TEST)?, &description.network)?;
+        Ok(Self {
+            weights_sha256: hex(get(WEIGHTS)?),
+            encoder_onnx: get(ENCODER)?.clone(),
+            heads_onnx: get(HEADS)?.clone(),
+            description,
+            weights,
+            test,
+        })
+    }
+
+    /// Writes a bundle folder; `description.files` is filled in. `reference` computes the self-test's expected maps.
+    ///
+    /// # Errors
+    /// I/O; weights that do not fit the network.
+    pub fn write(folder: &Path, mut description: Description, weights: &FoldedWeights, card: &str, reference: &mut dyn Engine) -> Result<(), BundleError> {
+        weights.check(&description.network).map_err(|reason| content(WEIGHTS, reason))?;
+        let graph = |file: &str, graph: &Graph| onnx::write(file, graph, weights).map_err(|reason| content(file, reason));
+        let mut files = Files::new();
+        files.insert(WEIGHTS.into(), write_weights(weights)?);
+        files.insert(ENCODER.into(), graph(ENCODER, &description.network.encoder())?);
+        files.insert(HEADS.into(), graph(HEADS, &description.network.heads())?);
+        files.insert(SELF_TEST.into(), SelfTest::make(description.network.context, reference)?);
+        files.insert(CARD.into(), card.as_bytes().to_vec());
+        description.files = files.iter().map(|(name, bytes)| (name.clone(), hex(bytes))).collect();
+        let text = toml::to_string(&description).map_err(|e| content(DESCRIPTION, e))?;
+        files.insert(DESCRIPTION.into(), text.into_bytes());
+        let fault = |file: &Path, e: std::io::Error| BundleError::File { file: file.display().to_string(), reason: e.to_string() };
+        fs::create_dir_all(folder).map_err(|e| fault(folder, e))?;
+        for (name, bytes) in &files {
+            fs::write(folder.join(name), bytes).map_err(|e| fault(&folder.join(name), e))?;
+        }
+        Ok(())
+    }
+
+    /// Runs the self-test on `engine`.
+    ///
+    /// # Errors
+    /// [`BundleError::SelfTest`] with the level and the difference.
+    pub fn self_test(&self, engine: &mut dyn Engine, tolerance: f32) -> Result<(), BundleError> {
+        let got = run(engine, &self.test.slots).map_err(|reason| content(SELF_TEST, reason))?;
+        for (level, (got, expected)) in got.iter().zip(&self.test.expected).enumerate() {
+            let largest = expected.data.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+            let worst = got.data.iter().zip(&expected.data).map(|(a, b)| (a - b).abs() / largest).fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) });
+            if got.data.len() != expected.data.len() || worst > tolerance {
+                return Err(BundleError::SelfTest { engine: engine.name().into(), level, difference: worst, tolerance });
+            }
+        }
+        Ok(())
+    }
+
+    /// The default operating point.
+    #[must_use]
+    pub fn operating_point(&self) -> Option<&OperatingPoint> {
+        self.description.operating_points.iter().find(|p| p.name == self.description.default_operating_point)
+    }
+}
+
+impl Description {
+    fn check(&self) -> Result<(), String> {
+        self.network.check()?;
+        let here = Input { spacing_mm: crate::volume::frame::SPACING_MM, step_mm: crate::volume::slots::STEP_MM, windows_hu: crate::volume::window::WINDOWS_HU };
+        if self.input != here {
+            return Err(format!("[input] is {:?}, this program makes {here:?}", self.input));
+        }
+        if self.classes != super::TYPE_NAMES {
+            return Err(format!("classes are {:?}, this program knows {:?}", self.classes, super::TYPE_NAMES));
+        }
+        if !self.operating_points.iter().any(|p| p.name == self.default_operating_point) {
+            return Err(format!("default_operating_point \"{}\" is not among the operating points", self.default_operating_point));
+        }
+        let rising = self.calibration.windows(2).all(|w| w[0][0] < w[1][0] && w[0][1] <= w[1][1]);
+        if self.calibration.is_empty() || !rising || self.calibration.iter().flatten().any(|v| !(0.0..=1.0).contains(v)) {
+            return Err("calibration needs knots between 0 and 1 that rise".into());
+        }
+        Ok(())
+    }
+}
+
+fn run(engine: &mut dyn Engine, slots: &[SlotInput]) -> Result<Vec<Map>, String> {
+    let features = slots.iter().map(|s| engine.encode(s)).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+    engine.heads(&features.iter().collect::<Vec<_>>()).map_err(|e| e.to_string())
+}
+
+impl SelfTest {
+    /// A pattern of waves of several lengths: every layer sees edges and flat ground.
+    fn make(context: usize, reference: &mut dyn Engine) -> Result<Vec<u8>, BundleError> {
+        let (height, width) = TEST_SIZE;
+        let slot = |n: usize| {
+            let data = (0..height * width * 3)
+                .map(|i| {
+                    let (x, y, c) = ((i / 3 % width) as f32, (i / 3 / width) as f32, (i % 3) as f32);
+                    0.5 + 0.25 * (x * 0.31 + c + n as f32 * 0.2).sin() + 0.25 * (y * 0.17 - x * 0.05 * c).cos()
+                })
+                .collect();
+            SlotInput { height, width, data }
+        };
+        let slots: Vec<SlotInput> = (0..context).map(slot).collect();
+        let expected = run(reference, &slots).map_err(|reason| content(SELF_TEST, reason))?;
+        let fault = |e: candle_core::Error| content(SELF_TEST, e);
+        let data: Vec<f32> = slots.iter().flat_map(|s| s.data.iter().copied()).collect();
+        let mut tensors = std::collections::HashMap::from([(
+            "slots".to_owned(),
+            Tensor::from_vec(data, (context, height, width, 3), &Device::Cpu).map_err(fault)?,
+        )]);
+        for (stride, map) in STRIDES.iter().zip(expected) {
+            let t = Tensor::from_vec(map.data, (map.height, map.width, map.channels), &Device::Cpu).map_err(fault)?;
+            tensors.insert(format!("out{stride}"), t);
+        }
+        to_bytes(&tensors, SELF_TEST)
+    }
+
+    fn read(bytes: &[u8], spec: &NetworkSpec) -> Result<Self, BundleError> {
+        let fault = |e: candle_core::Error| content(SELF_TEST, e);
+        let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(fault)?;
+        let get = |name: &str| tensors.get(name).ok_or_else(|| content(SELF_TEST, format!("{name} is missing")));
+        let (n, height, width, _) = get("slots")?.dims4().map_err(fault)?;
+        if n != spec.context || get("slots")?.dims()[3] != 3 || height % 32 != 0 || width % 32 != 0 {
+            return Err(content(SELF_TEST, "the stored slots do not fit the network"));
+        }
+        let data: Vec<f32> = get("slots")?.flatten_all().and_then(|t| t.to_vec1()).map_err(fault)?;
+        let slots = data.chunks_exact(height * width * 3).map(|d| SlotInput { height, width, data: d.to_vec() }).collect();
+        let mut expected = Vec::new();
+        for stride in STRIDES {
+            let t = get(&format!("out{stride}"))?;
+            let (h, w, c) = t.dims3().map_err(fault)?;
+            if (h, w, c) != (height / stride, width / stride, HEAD_CHANNELS) {
+                return Err(content(SELF_TEST, format!("out{stride} has shape {h} × {w} × {c}")));
+            }
+            expected.push(Map { height: h, width: w, channels: c, data: t.flatten_all().and_then(|t| t.to_vec1()).map_err(fault)? });
+        }
+        Ok(Self { slots, expected })
+    }
+}
+
+fn to_bytes(tensors: &std::collections::HashMap<String, Tensor>, file: &str) -> Result<Vec<u8>, BundleError> {
+    // candle writes safetensors to files only.
+    let path = std::env::temp_dir().join(format!("lesionwatch-{}-{file}", uuid::Uuid::now_v7()));
+    let fault = |e: &dyn std::fmt::Display| BundleError::File { file: path.display().to_string(), reason: e.to_string() };
+    candle_core::safetensors::save(tensors, &path).map_err(|e| fault(&e))?;
+    let bytes = fs::read(&path).map_err(|e| fault(&e));
+    fs::remove_file(&path).map_err(|e| fault(&e))?;
+    bytes
+}
+
+fn write_weights(weights: &FoldedWeights) -> Result<Vec<u8>, BundleError> {
+    let mut tensors = std::collections::HashMap::new();
+    for (name, layer) in &weights.0 {
+        for (suffix, values) in [("weight", &layer.weights), ("bias", &layer.bias)] {
+            let t = Tensor::from_slice(values, values.len(), &Device::Cpu).map_err(|e| content(WEIGHTS, e))?;
+            tensors.insert(format!("{name}.{suffix}"), t);
+        }
+    }
+    to_bytes(&tensors, WEIGHTS)
+}
+
+fn read_weights(bytes: &[u8]) -> Result<FoldedWeights, BundleError> {
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| content(WEIGHTS, e))?;
+    let mut weights = FoldedWeights::default();
+    for (name, tensor) in &tensors {
+        let values = tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|e| content(WEIGHTS, e))?;
+        let (layer, part) = name.rsplit_once('.').ok_or_else(|| content(WEIGHTS, format!("unexpected tensor {name}")))?;
+        let entry = weights.0.entry(layer.to_owned()).or_insert_with(|| Layer { weights: Vec::new(), bias: Vec::new() });
+        match part {
+            "weight" => entry.weights = values,
+            "bias" => entry.bias = values,
+            _ => return Err(content(WEIGHTS, format!("unexpected tensor {name}"))),
+        }
+    }
+    Ok(weights)
+}

@@ -1,5 +1,10 @@
 //! Boxes of slots → lesions: link in 3-D, measure on the key slice, score. Pure: no I/O, no clock.
 
+pub mod keyimage;
+pub mod link;
+pub mod measure;
+pub mod score;
+
 use crate::detect::TYPES;
 
 /// One lesion of a series.

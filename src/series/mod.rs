@@ -1,7 +1,11 @@
 //! Which slices belong together, whether they can be analysed, and when a series is complete. Pure: no sockets, no pixels;
 //! the only I/O is reading a header from a spooled file (`header.rs`).
 
+pub mod collect;
+pub mod eligibility;
 pub mod header;
+pub mod settle;
+pub mod stack;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,316 @@
+//! Objects → series: which series got what, and which are complete. Pure but for the clock it is handed.
+//!
+//! The result of a series depends on the *set* of its objects only: [`SeriesSet`] is ordered by SOP Instance UID, repeats fall out, and its key is the
+//! same for any order, number of associations, pauses or duplicates.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::eligibility::plan;
+use super::header::HeaderError;
+use super::settle::{Quiet, Settling};
+use super::{Reason, SliceHeader};
+use crate::receive::StoredObject;
+
+/// Series kept in memory after they settled, so that late slices find them; older ones are read from the spool again.
+const MOST_SETTLED: usize = 64;
+
+/// One object of a series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// Where it is and how it came.
+    pub object: StoredObject,
+    /// Its header, or why it could not be read.
+    pub header: Result<SliceHeader, HeaderError>,
+}
+
+/// The objects of one series.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SeriesSet {
+    members: BTreeMap<String, Member>,
+}
+
+impl SeriesSet {
+    /// Adds an object; false where its UID is there already (the first one stays).
+    pub fn insert(&mut self, member: Member) -> bool {
+        let uid = member.object.sop_instance_uid.clone();
+        if self.members.contains_key(&uid) {
+            return false;
+        }
+        self.members.insert(uid, member);
+        true
+    }
+
+    /// Members by rising UID.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// How many objects.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Nothing there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Headers that could be read, by rising UID.
+    #[must_use]
+    pub fn headers(&self) -> Vec<SliceHeader> {
+        self.members().filter_map(|m| m.header.as_ref().ok().cloned()).collect()
+    }
+
+    /// SHA-256 over the sorted UIDs, hex.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let mut hash = Sha256::new();
+        for uid in self.members.keys() {
+            hash.update(uid.as_bytes());
+            hash.update([0]);
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Why nothing could be read at all, if so.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<Reason> {
+        if self.members().any(|m| m.header.is_ok()) {
+            return None;
+        }
+        let first = self.members().find_map(|m| m.header.as_ref().err())?;
+        Some(Reason { code: "header".into(), text: format!("No object of the series could be read ({first}); send it again.") })
+    }
+}
+
+/// A series with its arrivals.
+#[derive(Debug)]
+struct Collected {
+    set: SeriesSet,
+    settling: Settling,
+    first: Duration,
+    last: Duration,
+    associations: Vec<u64>,
+    contiguous: bool,
+    settled_key: Option<String>,
+}
+
+/// A series that is complete as far as can be known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settled {
+    /// (0020,000E)
+    pub series_instance_uid: String,
+    /// Its objects.
+    pub set: SeriesSet,
+    /// First and last arrival.
+    pub arrived: [Duration; 2],
+}
+
+/// All series at hand.
+#[derive(Debug)]
+pub struct Collector {
+    quiet: Quiet,
+    series: HashMap<String, Collected>,
+}
+
+impl Collector {
+    /// Empty.
+    #[must_use]
+    pub fn new(quiet: Quiet) -> Self {
+        Self { quiet, series: HashMap::new() }
+    }
+
+    /// Takes in an object; returns true where its series changed by it (late slices reopen it).
+    pub fn stored(&mut self, object: StoredObject, header: Result<SliceHeader, HeaderError>, now: Duration) -> bool {
+        let (association, uid) = (object.association, object.series_instance_uid.clone());
+        let quiet = self.quiet;
+        let series = self.series.entry(uid).or_insert_with(|| Collected {
+            set: SeriesSet::default(),
+            settling: Settling::new(quiet),
+            first: now,
+            last: now,
+            associations: Vec::new(),
+            contiguous: false,
+            settled_key: None,
+        });
+        series.settling.arrived(association, now);
+        if !series.associations.contains(&association) {
+            series.associations.push(association);
+        }
+        let new = series.set.insert(Member { object, header });
+        if new {
+            series.last = now;
+        }
+        new
+    }
+
+    /// An association ended.
+    pub fn association_ended(&mut self, association: u64, released: bool, now: Duration) {
+        for series in self.series.values_mut() {
+            if series.settling.ended(association, released, now) {
+                // A series without a stack has nothing that could be missing.
+                series.contiguous = plan(&series.set.headers()).map_or_else(|r| r.code != "missing_slices" && r.code != "too_few_slices", |p| p.contiguous);
+            }
+        }
+    }
+
+    fn due_of(series: &Collected) -> Option<Duration> {
+        if series.settled_key.as_deref() == Some(&series.set.key()) {
+            return None;
+        }
+        series.settling.due(series.contiguous, series.associations.len() > 1)
+    }
+
+    /// When the next series will be complete.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.series.values().filter_map(Self::due_of).min()
+    }
+
+    /// Series that are complete by `now`, each once until it changes.
+    pub fn due(&mut self, now: Duration) -> Vec<Settled> {
+        let mut all = Vec::new();
+        for (uid, series) in &mut self.series {
+            if Self::due_of(series).is_some_and(|due| due <= now) {
+                series.settled_key = Some(series.set.key());
+                all.push(Settled { series_instance_uid: uid.clone(), set: series.set.clone(), arrived: [series.first, series.last] });
+            }
+        }
+        all.sort_by(|a, b| a.series_instance_uid.cmp(&b.series_instance_uid));
+        self.forget_old();
+        all
+    }
+
+    /// Sets that are not complete yet, the busiest last: what can be worked on meanwhile.
+    pub fn open(&self) -> impl Iterator<Item = (&String, &SeriesSet)> {
+        self.series.iter().filter(|(_, s)| Self::due_of(s).is_some()).map(|(uid, s)| (uid, &s.set))
+    }
+
+    /// A series recovered from the spool whose result is known already: late slices find it, nothing is due.
+    pub fn mark_known(&mut self, series_instance_uid: &str) {
+        if let Some(series) = self.series.get_mut(series_instance_uid) {
+            series.settled_key = Some(series.set.key());
+        }
+    }
+
+    /// The set of one series.
+    #[must_use]
+    pub fn set(&self, series_instance_uid: &str) -> Option<&SeriesSet> {
+        self.series.get(series_instance_uid).map(|s| &s.set)
+    }
+
+    fn forget_old(&mut self) {
+        while self.series.values().filter(|s| s.settled_key.is_some()).count() > MOST_SETTLED {
+            let oldest = self.series.iter().filter(|(_, s)| s.settled_key.is_some()).min_by_key(|(_, s)| s.last).map(|(uid, _)| uid.clone());
+            match oldest {
+                Some(uid) => self.series.remove(&uid),
+                None => return,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::super::stack::tests::{even, slice};
+    use super::*;
+    use proptest::prelude::*;
+
+    const QUIET: Quiet = Quiet { min: Duration::from_secs(2), max: Duration::from_secs(60) };
+
+    fn object(h: &SliceHeader, association: u64) -> StoredObject {
+        StoredObject {
+            path: h.path.clone(),
+            study_instance_uid: h.study_instance_uid.clone(),
+            series_instance_uid: h.series_instance_uid.clone(),
+            sop_instance_uid: h.sop_instance_uid.clone(),
+            sop_class_uid: h.sop_class_uid.clone(),
+            transfer_syntax_uid: h.transfer_syntax_uid.clone(),
+            calling_ae: "CT1".into(),
+            association,
+            received_at: std::time::SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn put(c: &mut Collector, h: &SliceHeader, association: u64, now: Duration) -> bool {
+        c.stored(object(h, association), Ok(h.clone()), now)
+    }
+
+    #[test]
+    fn a_late_slice_reopens_and_a_repeat_does_not() {
+        let mut c = Collector::new(QUIET);
+        for h in even(10, 2.0) {
+            put(&mut c, &h, 1, Duration::ZERO);
+        }
+        c.association_ended(1, true, Duration::ZERO);
+        assert_eq!(c.due(Duration::ZERO).len(), 1);
+        assert_eq!(c.next_deadline(), None);
+        assert!(!put(&mut c, &slice(3, -96.0), 2, Duration::from_secs(1)));
+        c.association_ended(2, true, Duration::from_secs(1));
+        assert_eq!(c.next_deadline(), None);
+        assert!(put(&mut c, &slice(11, -80.0), 3, Duration::from_secs(5)));
+        c.association_ended(3, true, Duration::from_secs(5));
+        let due = c.next_deadline().unwrap();
+        let again = c.due(due);
+        assert_eq!(again.len(), 1);
+        assert_eq!(again[0].set.len(), 11);
+    }
+
+    #[test]
+    fn what_cannot_be_read_still_ends_in_a_reason() {
+        let mut c = Collector::new(QUIET);
+        let h = slice(1, 0.0);
+        c.stored(object(&h, 1), Err(HeaderError::Unreadable("cut".into())), Duration::ZERO);
+        c.association_ended(1, true, Duration::ZERO);
+        let settled = c.due(Duration::from_secs(100));
+        assert_eq!(settled.len(), 1);
+        assert_eq!(settled[0].set.unreadable().unwrap().code, "header");
+    }
+
+    proptest! {
+        /// Order, repeats, number of associations and pauses change nothing about what is analysed.
+        #[test]
+        fn the_settled_set_is_a_function_of_the_set_of_slices(
+            n in 5usize..25,
+            seed in any::<u64>(),
+            associations in 1u64..5,
+            pause_ms in 0u64..3000,
+            repeats in 0usize..10,
+        ) {
+            let clean = even(n, 2.0);
+            let mut reference = Collector::new(QUIET);
+            for h in &clean {
+                put(&mut reference, h, 1, Duration::ZERO);
+            }
+            reference.association_ended(1, true, Duration::ZERO);
+            let expected = reference.due(Duration::ZERO);
+
+            let mut order: Vec<usize> = (0..n).chain((0..repeats).map(|r| (r * 7 + seed as usize % n) % n)).collect();
+            let len = order.len();
+            for i in 0..len {
+                order.swap(i, (seed as usize).wrapping_mul(i + 3) % len);
+            }
+            let mut c = Collector::new(QUIET);
+            let mut now = Duration::ZERO;
+            let mut last = Vec::new();
+            for (k, i) in order.iter().enumerate() {
+                put(&mut c, &clean[*i], 1 + k as u64 % associations, now);
+                now += Duration::from_millis(pause_ms);
+                last.extend(c.due(now));
+            }
+            for a in 1..=associations {
+                c.association_ended(a, true, now);
+            }
+            last.extend(c.due(now + QUIET.max));
+            let got = last.last().unwrap();
+            prop_assert_eq!(got.set.key(), expected[0].set.key());
+            prop_assert_eq!(plan(&got.set.headers()), plan(&expected[0].set.headers()));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! When a series counts as complete. Pure: time comes as an argument.
+//!
+//! On evidence: every association that brought slices was released and the stack has no gap → at once. Otherwise after a quiet time that follows the
+//! rhythm in which slices came: a sender that pauses for 20 s between images is given more time than one that sends 50 a second.
+
+use std::time::Duration;
+
+/// Arrival gaps remembered.
+const REMEMBERED: usize = 32;
+/// Quiet time as a multiple of the longest remembered gap.
+const RHYTHM_FACTOR: u32 = 4;
+
+/// Limits of the quiet time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quiet {
+    /// Least.
+    pub min: Duration,
+    /// Most.
+    pub max: Duration,
+}
+
+/// Arrivals of one series.
+#[derive(Debug, Clone)]
+pub struct Settling {
+    quiet: Quiet,
+    gaps: heapless::Deque<Duration, REMEMBERED>,
+    last: Option<Duration>,
+    open: Vec<u64>,
+    all_released: bool,
+}
+
+impl Settling {
+    /// Nothing has arrived.
+    #[must_use]
+    pub fn new(quiet: Quiet) -> Self {
+        Self { quiet, gaps: heapless::Deque::new(), last: None, open: Vec::new(), all_released: true }
+    }
+
+    /// A slice came over `association` at `now` (since any fixed origin).
+    pub fn arrived(&mut self, association: u64, now: Duration) {
+        if let Some(last) = self.last {
+            if self.gaps.is_full() {
+                self.gaps.pop_front();
+            }
+            // Never full here.
+            let _ = self.gaps.push_back(now.saturating_sub(last));
+        }
+        self.last = Some(now);
+        if !self.open.contains(&association) {
+            self.open.push(association);
+        }
+    }
+
+    /// An association ended; true if it had brought slices of this series.
+    pub fn ended(&mut self, association: u64, released: bool, now: Duration) -> bool {
+        let mine = self.open.contains(&association);
+        if mine {
+            self.open.retain(|a| *a != association);
+            self.all_released &= released;
+            // One association an image: the time from image to image is the rhythm, and the end of one is its last sign of life.
+            self.last = Some(self.last.map_or(now, |l| l.max(now)));
+        }
+        mine
+    }
+
+    /// The quiet time that the rhythm so far asks for.
+    #[must_use]
+    pub fn quiet_time(&self) -> Duration {
+        let longest = self.gaps.iter().max().copied().unwrap_or_default();
+        (longest * RHYTHM_FACTOR).clamp(self.quiet.min, self.quiet.max)
+    }
+
+    /// When the series is complete if nothing more arrives; `contiguous` says whether its stack is one without gaps (or none at all, for objects that
+    /// are not slices), `several` whether more than one association brought it: then the next one may be on its way, and evidence is weak.
+    #[must_use]
+    pub fn due(&self, contiguous: bool, several: bool) -> Option<Duration> {
+        let last = self.last?;
+        if self.open.is_empty() && self.all_released && contiguous && !several {
+            return Some(last);
+        }
+        if !self.open.is_empty() {
+            // The sender is still there: it is given all the time there is.
+            return Some(last + self.quiet.max);
+        }
+        Some(last + self.quiet_time())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Quiet = Quiet { min: Duration::from_secs(2), max: Duration::from_secs(60) };
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn a_clean_release_of_a_whole_stack_settles_at_once() {
+        let mut s = Settling::new(QUIET);
+        for i in 0..100 {
+            s.arrived(1, ms(i * 20));
+        }
+        assert_eq!(s.due(true, false), Some(ms(1980) + QUIET.max));
+        s.ended(1, true, ms(2000));
+        assert_eq!(s.due(true, false), Some(ms(2000)));
+    }
+
+    #[test]
+    fn a_gap_or_an_abort_waits_for_the_quiet_time() {
+        let mut s = Settling::new(QUIET);
+        s.arrived(1, ms(0));
+        s.arrived(1, ms(100));
+        s.ended(1, true, ms(150));
+        assert_eq!(s.due(false, false), Some(ms(150) + QUIET.min));
+        let mut aborted = Settling::new(QUIET);
+        aborted.arrived(1, ms(0));
+        aborted.ended(1, false, ms(10));
+        assert_eq!(aborted.due(true, false), Some(ms(10) + QUIET.min));
+    }
+
+    #[test]
+    fn a_slow_sender_is_given_more_time_up_to_the_most() {
+        let mut s = Settling::new(QUIET);
+        for i in 0..5 {
+            s.arrived(i, ms(i * 5000));
+            s.ended(i, true, ms(i * 5000 + 10));
+        }
+        assert_eq!(s.quiet_time(), ms(4 * (5000 - 10)));
+        s.arrived(9, ms(100_000));
+        assert_eq!(s.quiet_time(), QUIET.max);
+    }
+}
