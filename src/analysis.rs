@@ -1,1 +1,349 @@
-//! placeholder
+//! One series through volume, detect and lesion: slots are encoded as soon as their slices are there, and what was computed is kept by what it was
+//! computed *from*. Work done while slices arrive is speculation; the result is that of the final set.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::detect::bundle::Bundle;
+use crate::detect::{Candidate, Engine, EngineError, Features, heads, nms};
+use crate::lesion::link::{Track, link};
+use crate::lesion::{Lesion, measure, score};
+use crate::series::SliceHeader;
+use crate::series::eligibility::StackPlan;
+use crate::volume::body::{PixelBox, body_box};
+use crate::volume::frame::{Frame, ImageGrid, interpolate, resample};
+use crate::volume::pixels::{DecodeError, decode};
+use crate::volume::slots::{self, SlotGrid, SlotKey};
+use crate::volume::window::slot_input;
+
+/// Lesions reported a series: more than a reader would look at one by one; the best are kept.
+pub const MOST_LESIONS: usize = 20;
+/// Slots computed between two looks at what else there is to do, for each engine.
+const SLOTS_A_TURN: usize = 4;
+
+/// What stopped an analysis.
+#[derive(Debug, thiserror::Error)]
+pub enum AnalysisError {
+    /// A slice cannot be decoded.
+    #[error("slice {slice}: {source}")]
+    Decode {
+        /// Its instance number or UID.
+        slice: String,
+        /// Why.
+        source: DecodeError,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl AnalysisError {
+    /// The stage for a `failed` outcome.
+    #[must_use]
+    pub const fn stage(&self) -> &'static str {
+        match self {
+            Self::Decode { .. } => "decode",
+            Self::Engine(_) => "detect",
+        }
+    }
+}
+
+/// What is known of one series so far, keyed by content.
+#[derive(Default)]
+pub struct Cache {
+    features: HashMap<SlotKey, Features>,
+    candidates: HashMap<Vec<SlotKey>, Vec<Candidate>>,
+    bodies: HashMap<String, PixelBox>,
+    /// Slots encoded, in all (speculation that came to nothing included).
+    pub encoded: usize,
+}
+
+/// The result of one stack.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Analysis {
+    /// Lesions at or above the operating point, best first.
+    pub lesions: Vec<Lesion>,
+    /// Candidates of each slot, before linking.
+    pub candidates: Vec<Vec<Candidate>>,
+    /// Where slots lie in z.
+    pub grid: SlotGrid,
+    /// Where slots lie in the plane.
+    pub frame: Frame,
+}
+
+/// Bundle and engines, one a thread.
+pub struct Analyst {
+    bundle: Arc<Bundle>,
+    engines: Vec<Mutex<Box<dyn Engine>>>,
+    min_score: f32,
+}
+
+struct Layout {
+    image: ImageGrid,
+    grid: SlotGrid,
+    frame: Frame,
+    keys: Vec<SlotKey>,
+    windows: Vec<Vec<usize>>,
+}
+
+impl Analyst {
+    /// `threads` forks of `engine`; lesions are reported from `min_score` (calibrated) on, by default the bundle's operating point.
+    #[must_use]
+    pub fn new(bundle: Arc<Bundle>, engine: Box<dyn Engine>, threads: usize, min_score: Option<f32>) -> Self {
+        let mut engines: Vec<Mutex<Box<dyn Engine>>> = (1..threads.max(1)).map(|_| Mutex::new(engine.fork())).collect();
+        engines.push(Mutex::new(engine));
+        let min_score = min_score.or_else(|| bundle.operating_point().map(|p| p.score)).unwrap_or(1.0);
+        Self { bundle, engines, min_score }
+    }
+
+    /// The bundle in use.
+    #[must_use]
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// Name and numeric format of the engine.
+    #[must_use]
+    pub fn engine(&self) -> (&'static str, &'static str) {
+        self.engines.first().map_or(("none", "none"), |e| {
+            let e = e.lock().unwrap_or_else(PoisonError::into_inner);
+            (e.name(), e.quantization())
+        })
+    }
+
+    /// Computes the next few slots; true when nothing is left to do. While slices still arrive (`settled` false) slots whose neighbours may yet come
+    /// are left alone.
+    ///
+    /// # Errors
+    /// [`AnalysisError`]; the cache stays usable.
+    pub fn advance(&self, plan: &StackPlan, cache: &mut Cache, settled: bool) -> Result<bool, AnalysisError> {
+        let layout = self.layout(plan, cache)?;
+        let context = self.context();
+        let missing: Vec<usize> = (0..layout.keys.len())
+            .filter(|i| settled || layout.windows[*i].iter().collect::<HashSet<_>>().len() == context)
+            .filter(|i| !cache.candidates.contains_key(&layout.key(*i)))
+            .take(SLOTS_A_TURN * self.engines.len())
+            .collect();
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        let needed: HashSet<usize> = missing.iter().flat_map(|i| layout.windows[*i].iter().copied()).collect();
+        let mut encode: Vec<usize> = needed.iter().copied().filter(|i| !cache.features.contains_key(&layout.keys[*i])).collect();
+        encode.sort_unstable();
+        let features = self.parallel(&encode, |engine, i| self.encode(engine, plan, &layout, i))?;
+        cache.encoded += features.len();
+        cache.features.extend(encode.iter().map(|i| layout.keys[*i]).zip(features));
+        let known = &cache.features;
+        let found = self.parallel(&missing, |engine, i| {
+            let window: Vec<&Features> = layout.windows[i].iter().filter_map(|w| known.get(&layout.keys[*w])).collect();
+            Ok(nms::suppress(heads::decode(&engine.heads(&window)?)).to_vec())
+        })?;
+        cache.candidates.extend(missing.iter().map(|i| layout.key(*i)).zip(found));
+        // Kept are the maps that slots still to be done will ask for: the turn's far edge, and the ends of a stack that still grows either way.
+        let waiting = (0..layout.keys.len()).filter(|i| !cache.candidates.contains_key(&layout.key(*i)));
+        let keep: HashSet<SlotKey> = waiting.flat_map(|i| layout.windows[i].iter().map(|w| layout.keys[*w]).collect::<Vec<_>>()).collect();
+        cache.features.retain(|k, _| keep.contains(k));
+        Ok(false)
+    }
+
+    /// The whole analysis of a settled stack; what the cache holds is not computed again. `progress` is told slots done and slots in all.
+    ///
+    /// # Errors
+    /// [`AnalysisError`].
+    pub fn finish(&self, plan: &StackPlan, cache: &mut Cache, mut progress: impl FnMut(usize, usize)) -> Result<Analysis, AnalysisError> {
+        while !self.advance(plan, cache, true)? {
+            progress(cache.candidates.len(), plan.stack.slices.len());
+        }
+        let layout = self.layout(plan, cache)?;
+        let candidates: Vec<Vec<Candidate>> =
+            (0..layout.keys.len()).map(|i| cache.candidates.get(&layout.key(i)).cloned().unwrap_or_default()).collect();
+        let mut tracks: Vec<(f32, Track)> = link(&candidates)
+            .into_iter()
+            .map(|t| (score::calibrate(t.score(), &self.bundle.description.calibration), t))
+            .filter(|(s, _)| *s >= self.min_score)
+            .collect();
+        tracks.truncate(MOST_LESIONS);
+        let lesions = tracks
+            .into_iter()
+            .enumerate()
+            .map(|(n, (score, track))| lesion(n as u32 + 1, score, &track, plan, &layout))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Analysis { lesions, candidates, grid: layout.grid, frame: layout.frame })
+    }
+
+    fn context(&self) -> usize {
+        self.bundle.description.network.context
+    }
+
+    fn layout(&self, plan: &StackPlan, cache: &mut Cache) -> Result<Layout, AnalysisError> {
+        let slices = &plan.stack.slices;
+        let first = &slices[0];
+        let image = ImageGrid {
+            rows: first.rows.unwrap_or(0).into(),
+            cols: first.cols.unwrap_or(0).into(),
+            spacing_mm: first.pixel_spacing_mm.unwrap_or([1.0, 1.0]),
+        };
+        let mut body = None;
+        if image.needs_body() {
+            let unknown: Vec<usize> = (0..slices.len()).filter(|i| !cache.bodies.contains_key(&slices[*i].sop_instance_uid)).collect();
+            let boxes = self.parallel(&unknown, |_, i| Ok(body_box(&decoded(&slices[i])?)))?;
+            cache.bodies.extend(unknown.iter().map(|i| slices[*i].sop_instance_uid.clone()).zip(boxes));
+            body = slices.iter().filter_map(|s| cache.bodies.get(&s.sop_instance_uid).copied()).reduce(PixelBox::union);
+        }
+        let frame = Frame::choose(image, body);
+        let grid = slots::grid(&plan.stack.positions_mm, plan.stack.spacing_mm);
+        let keys = grid.slots.iter().map(|s| slots::key(s, &frame, |i| slices[i].sop_instance_uid.as_str())).collect();
+        let windows = (0..grid.slots.len()).map(|i| grid.window(i, self.context())).collect();
+        Ok(Layout { image, grid, frame, keys, windows })
+    }
+
+    fn encode(&self, engine: &mut dyn Engine, plan: &StackPlan, layout: &Layout, i: usize) -> Result<Features, AnalysisError> {
+        let slot = layout.grid.slots[i];
+        let plane = |slice: usize| Ok::<_, AnalysisError>(resample(&decoded(&plan.stack.slices[slice])?, &layout.frame));
+        let lower = plane(slot.lower)?;
+        let plane = if slot.weight == 0.0 { lower } else { interpolate(&lower, &plane(slot.upper)?, slot.weight) };
+        Ok(engine.encode(&slot_input(&plane))?)
+    }
+
+    /// `job(engine, item)` for every item, one engine a thread; results in the items' order.
+    fn parallel<T: Send>(
+        &self,
+        items: &[usize],
+        job: impl Fn(&mut dyn Engine, usize) -> Result<T, AnalysisError> + Sync,
+    ) -> Result<Vec<T>, AnalysisError> {
+        let next = AtomicUsize::new(0);
+        let done: Mutex<Vec<(usize, Result<T, AnalysisError>)>> = Mutex::new(Vec::with_capacity(items.len()));
+        std::thread::scope(|scope| {
+            for engine in self.engines.iter().take(items.len()) {
+                scope.spawn(|| {
+                    let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+                    loop {
+                        let n = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(item) = items.get(n) else { break };
+                        let result = job(engine.as_mut(), *item);
+                        done.lock().unwrap_or_else(PoisonError::into_inner).push((n, result));
+                    }
+                });
+            }
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|(n, _)| *n);
+        done.into_iter().map(|(_, r)| r).collect()
+    }
+}
+
+impl Layout {
+    /// What the heads of slot `i` depend on.
+    fn key(&self, i: usize) -> Vec<SlotKey> {
+        self.windows[i].iter().map(|w| self.keys[*w]).collect()
+    }
+}
+
+fn decoded(slice: &SliceHeader) -> Result<crate::volume::HuImage, AnalysisError> {
+    decode(&slice.path).map_err(|source| AnalysisError::Decode {
+        slice: slice.instance_number.map_or_else(|| slice.sop_instance_uid.clone(), |n| n.to_string()),
+        source,
+    })
+}
+
+fn lesion(number: u32, score: f32, track: &Track, plan: &StackPlan, layout: &Layout) -> Result<Lesion, AnalysisError> {
+    let (slot, candidate) = track.key();
+    let key_slice = layout.grid.slots[*slot].nearest();
+    let header = &plan.stack.slices[key_slice];
+    let image = decoded(header)?;
+    let box_px = layout.frame.box_to_image(candidate.box_px, layout.image);
+    let recist = measure::measure(&image, box_px, layout.image.spacing_mm);
+    let (first, last) = (track.seen[0].0, track.seen[track.seen.len() - 1].0);
+    let depth_mm = layout.grid.slots[last].z_mm - layout.grid.slots[first].z_mm + layout.grid.step_mm;
+    Ok(Lesion {
+        number,
+        score,
+        types: track.types(),
+        key_slice,
+        slices: [layout.grid.slots[first].nearest(), layout.grid.slots[last].nearest()],
+        box_px,
+        center_lps_mm: to_patient(header, [f32::midpoint(box_px[0], box_px[2]), f32::midpoint(box_px[1], box_px[3])]),
+        long_axis_mm: recist.long_mm,
+        short_axis_mm: recist.short_mm,
+        recist_px: recist.points_px,
+        segmented: recist.segmented,
+        volume_mm3: measure::ellipsoid_mm3(recist.long_mm, recist.short_mm, depth_mm as f32),
+    })
+}
+
+/// Pixel → patient coordinates (PS3.3 C.7.6.2.1.1).
+fn to_patient(header: &SliceHeader, [x, y]: [f32; 2]) -> [f64; 3] {
+    let (Some(origin), Some(o), Some([row, column])) = (header.position_mm, header.orientation, header.pixel_spacing_mm) else { return [0.0; 3] };
+    std::array::from_fn(|i| origin[i] + f64::from(x) * column * o[i] + f64::from(y) * row * o[i + 3])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::detect::{select, tiny};
+    use crate::series::{eligibility, header};
+    use std::path::Path;
+
+    fn sample(step: usize) -> Vec<SliceHeader> {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample/LIDC-IDRI-0314"));
+        (60..=180).step_by(step).map(|n| header::read(&folder.join(format!("{n:04}.dcm"))).unwrap()).collect()
+    }
+
+    fn analyst() -> Analyst {
+        let folder = tempfile::tempdir().unwrap();
+        tiny::write(folder.path()).unwrap();
+        let bundle = Arc::new(Bundle::open(folder.path()).unwrap());
+        let engine = select::choose(&bundle, "candle-cpu").unwrap().engine;
+        Analyst::new(bundle, engine, 2, None)
+    }
+
+    /// The promise that arrival changes nothing: slices in any order, worked on in between, give what a clean run gives.
+    #[test]
+    fn speculation_changes_nothing() {
+        let analyst = analyst();
+        let headers = sample(4);
+        let plan = |h: &[SliceHeader]| eligibility::plan(h).unwrap();
+        let clean = analyst.finish(&plan(&headers), &mut Cache::default(), |_, _| ()).unwrap();
+        assert!(!clean.lesions.is_empty());
+        let mut shuffled = headers.clone();
+        shuffled.reverse();
+        shuffled.swap(3, 20);
+        let mut cache = Cache::default();
+        for n in eligibility::LEAST_SLICES..=shuffled.len() {
+            if let Ok(plan) = eligibility::plan(&shuffled[..n]) {
+                analyst.advance(&plan, &mut cache, false).unwrap();
+            }
+        }
+        assert!(cache.encoded > 0);
+        assert_eq!(analyst.finish(&plan(&shuffled), &mut cache, |_, _| ()).unwrap(), clean);
+    }
+
+    #[test]
+    fn in_order_arrival_encodes_each_slot_about_once() {
+        let analyst = analyst();
+        let headers = sample(4);
+        let mut cache = Cache::default();
+        for n in eligibility::LEAST_SLICES..=headers.len() {
+            while !analyst.advance(&eligibility::plan(&headers[..n]).unwrap(), &mut cache, false).unwrap() {}
+        }
+        let plan = eligibility::plan(&headers).unwrap();
+        let result = analyst.finish(&plan, &mut cache, |_, _| ()).unwrap();
+        let slots = result.grid.slots.len();
+        assert!(cache.encoded <= slots + 4, "{} encoded for {slots} slots", cache.encoded);
+    }
+
+    #[test]
+    fn a_slice_that_does_not_decode_is_named() {
+        let mut headers = sample(8);
+        let folder = tempfile::tempdir().unwrap();
+        let bad = folder.path().join("bad.dcm");
+        let bytes = std::fs::read(&headers[5].path).unwrap();
+        std::fs::write(&bad, &bytes[..bytes.len() / 2]).unwrap();
+        headers[5].path = bad;
+        let error = analyst().finish(&eligibility::plan(&headers).unwrap(), &mut Cache::default(), |_, _| ()).unwrap_err();
+        assert_eq!(error.stage(), "decode");
+        assert!(error.to_string().starts_with("slice 100:"), "{error}");
+    }
+}

@@ -1,1 +1,324 @@
-//! placeholder
+//! `lesionwatch scan`: the offline verb. Folders or files of DICOM → a table, JSON, candidates, key images.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::alert::document::ResultDocument;
+use crate::alert::{ModelFacts, ReportedLesion, SeriesFacts, SeriesResult, Timing};
+use crate::analysis::{Analysis, Analyst, Cache};
+use crate::cli::ScanArgs;
+use crate::detect::{TYPE_NAMES, bundle::Bundle, select};
+use crate::error::{Class, Failure};
+use crate::lesion::keyimage;
+use crate::series::eligibility::{self, StackPlan};
+use crate::series::{Outcome, SliceHeader, header};
+use crate::volume::frame::ImageGrid;
+use crate::volume::pixels;
+
+/// Candidates written an image at most, best first.
+const MOST_CANDIDATES: usize = 100;
+
+/// Opens the bundle at `path`, or the one built in.
+///
+/// # Errors
+/// [`Class::Data`] with file and reason.
+pub fn open_bundle(path: Option<&Path>) -> Result<Bundle, Failure> {
+    let bundle = match path {
+        Some(path) => Bundle::open(path),
+        None => Bundle::from_tar(include_bytes!(concat!(env!("OUT_DIR"), "/bundle.tar"))),
+    };
+    bundle.map_err(|e| Failure::new(Class::Data, e.to_string()))
+}
+
+/// One stack and what came of it.
+struct Done {
+    headers: Vec<SliceHeader>,
+    plan: Option<StackPlan>,
+    outcome: Outcome,
+    analysis: Option<Analysis>,
+    milliseconds: u64,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// [`Class::Data`] where nothing could be read, [`Class::Io`] where a result could not be written.
+pub fn run(args: &ScanArgs) -> Result<(), Failure> {
+    let series = read(&args.paths)?;
+    let bundle = Arc::new(open_bundle(args.model.as_deref())?);
+    let choice = select::choose(&bundle, &args.engine).map_err(|e| Failure::new(Class::Unavailable, e.to_string()))?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let analyst = Analyst::new(bundle, choice.engine, threads, args.min_score);
+    let total: usize = series.values().map(Vec::len).sum();
+    let bar = progress_bar(total as u64);
+    let mut done = Vec::new();
+    for (uid, headers) in series {
+        bar.set_message(short(&uid).to_owned());
+        let before = bar.position();
+        done.extend(analyse(&analyst, &headers, args.force, |n| bar.set_position(before + n.min(headers.len()) as u64)));
+        bar.set_position(before + headers.len() as u64);
+    }
+    bar.finish_and_clear();
+    print_table(&done, &analyst);
+    if let Some(path) = &args.json {
+        write_json(path, &done, &analyst)?;
+    }
+    if let Some(path) = &args.candidates {
+        write_candidates(path, &done)?;
+    }
+    if let Some(folder) = &args.png {
+        write_images(folder, &done)?;
+    }
+    Ok(())
+}
+
+fn progress_bar(length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:20} {bar:40} {pos}/{len} slices  {elapsed} elapsed, {eta} to go");
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// The last 12 characters of a UID: enough to tell series apart, and to find one.
+fn short(uid: &str) -> &str {
+    uid.get(uid.len().saturating_sub(12)..).unwrap_or(uid)
+}
+
+/// Headers by Series Instance UID; what is not DICOM is counted and said.
+fn read(paths: &[PathBuf]) -> Result<BTreeMap<String, Vec<SliceHeader>>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        find(path, &mut files).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())))?;
+    }
+    files.sort();
+    let mut series: BTreeMap<String, Vec<SliceHeader>> = BTreeMap::new();
+    let mut refused = Vec::new();
+    for file in &files {
+        match header::read(file) {
+            Ok(h) => series.entry(if h.series_instance_uid.is_empty() { file.display().to_string() } else { h.series_instance_uid.clone() }).or_default().push(h),
+            Err(e) => refused.push(format!("{}: {e}", file.display())),
+        }
+    }
+    for line in refused.iter().take(10) {
+        eprintln!("not read: {line}");
+    }
+    if refused.len() > 10 {
+        eprintln!("not read: {} more files", refused.len() - 10);
+    }
+    if series.is_empty() {
+        return Err(Failure::new(Class::Data, format!("none of {} files is DICOM; name folders or files of a CT series", files.len())));
+    }
+    for headers in series.values_mut() {
+        let mut seen = std::collections::HashSet::new();
+        headers.retain(|h| seen.insert(h.sop_instance_uid.clone()));
+    }
+    Ok(series)
+}
+
+fn find(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if !std::fs::metadata(path)?.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        // Links are not followed: a folder that holds itself would never end.
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            find(&entry.path(), files)?;
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn analyse(analyst: &Analyst, headers: &[SliceHeader], force: bool, mut progress: impl FnMut(usize)) -> Vec<Done> {
+    let plans = match eligibility::plan(headers) {
+        Ok(plan) if !force => vec![plan],
+        Err(reason) if !force => {
+            return vec![Done { headers: headers.to_vec(), plan: None, outcome: Outcome::NotAnalysed(reason), analysis: None, milliseconds: 0 }];
+        }
+        _ => eligibility::forced(headers),
+    };
+    let mut finished = 0;
+    plans
+        .into_iter()
+        .map(|plan| {
+            let start = std::time::Instant::now();
+            let result = analyst.finish(&plan, &mut Cache::default(), |n, _| progress(finished + n));
+            finished += plan.stack.slices.len();
+            let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let (outcome, analysis) = match result {
+                Ok(analysis) => (Outcome::Analysed, Some(analysis)),
+                Err(e) => (Outcome::Failed(crate::series::Reason { code: e.stage().into(), text: e.to_string() }), None),
+            };
+            Done { headers: plan.stack.slices.clone(), plan: Some(plan), outcome, analysis, milliseconds }
+        })
+        .collect()
+}
+
+/// Name of the most probable type.
+#[must_use]
+pub fn type_name(types: &[f32]) -> &'static str {
+    types.iter().zip(TYPE_NAMES).max_by(|a, b| a.0.total_cmp(b.0)).map_or("", |(_, n)| n)
+}
+
+fn print_table(done: &[Done], analyst: &Analyst) {
+    let (engine, quantization) = analyst.engine();
+    let model = &analyst.bundle().description;
+    println!("model {} {} on {engine} {quantization}. Research use: a triage aid, not a diagnosis.", model.name, model.version);
+    for d in done {
+        let Some(first) = d.headers.first() else { continue };
+        let number = first.series_number.map_or_else(|| "-".into(), |n| n.to_string());
+        print!("\nseries {number}  …{}  {} slices", short(&first.series_instance_uid), d.headers.len());
+        if let Some(plan) = &d.plan {
+            print!(" {:.2} mm apart", plan.stack.spacing_mm);
+        }
+        match (&d.outcome, &d.analysis) {
+            (Outcome::NotAnalysed(r), _) => println!("\n  not analysed ({}): {}", r.code, r.text),
+            (Outcome::Failed(r), _) => println!("\n  failed at {}: {}", r.code, r.text),
+            (Outcome::Analysed, Some(a)) if a.lesions.is_empty() => println!("\n  analysed in {:.1} s: no lesion at or above the operating point", d.milliseconds as f64 / 1000.0),
+            (Outcome::Analysed, Some(a)) => {
+                println!("\n  analysed in {:.1} s: {} lesions", d.milliseconds as f64 / 1000.0, a.lesions.len());
+                println!("  {:>3}  {:>5}  {:<12} {:>13}  {:>8}  {:>9}  box (pixels)", "#", "score", "type", "axes mm", "instance", "z mm");
+                for l in &a.lesions {
+                    let key = &d.headers[l.key_slice];
+                    let instance = key.instance_number.map_or_else(|| "-".into(), |n| n.to_string());
+                    let [x1, y1, x2, y2] = l.box_px;
+                    println!(
+                        "  {:>3}  {:>5.2}  {:<12} {:>5.1} × {:>5.1}  {:>8}  {:>9.1}  {x1:.0} {y1:.0} {x2:.0} {y2:.0}",
+                        l.number,
+                        l.score,
+                        type_name(&l.types),
+                        l.long_axis_mm,
+                        l.short_axis_mm,
+                        instance,
+                        l.center_lps_mm[2],
+                    );
+                }
+            }
+            (Outcome::Analysed, None) => println!(),
+        }
+    }
+}
+
+fn io(path: &Path, e: impl std::fmt::Display) -> Failure {
+    Failure::new(Class::Io, format!("{}: {e}", path.display()))
+}
+
+/// Facts of a series as documents carry them.
+#[must_use]
+pub fn series_facts(headers: &[SliceHeader], plan: Option<&StackPlan>, calling_ae: &str) -> SeriesFacts {
+    let first = headers.first();
+    SeriesFacts {
+        study_instance_uid: first.map(|h| h.study_instance_uid.clone()).unwrap_or_default(),
+        series_instance_uid: first.map(|h| h.series_instance_uid.clone()).unwrap_or_default(),
+        modality: first.map(|h| h.modality.clone()).unwrap_or_default(),
+        body_part: first.and_then(|h| h.body_part.clone()),
+        series_number: first.and_then(|h| h.series_number),
+        calling_ae: calling_ae.to_owned(),
+        slices: plan.map_or(headers.len(), |p| p.stack.slices.len()),
+        slice_spacing_mm: plan.map(|p| (p.stack.spacing_mm * 1000.0).round() / 1000.0),
+    }
+}
+
+/// Facts of the model as documents carry them.
+#[must_use]
+pub fn model_facts(analyst: &Analyst) -> ModelFacts {
+    let (engine, quantization) = analyst.engine();
+    let d = &analyst.bundle().description;
+    ModelFacts {
+        name: d.name.clone(),
+        version: d.version.clone(),
+        sha256: analyst.bundle().weights_sha256.clone(),
+        engine: engine.to_owned(),
+        quantization: quantization.to_owned(),
+    }
+}
+
+fn write_json(path: &Path, done: &[Done], analyst: &Analyst) -> Result<(), Failure> {
+    let documents: Vec<ResultDocument> = done
+        .iter()
+        .map(|d| {
+            let lesions = d.analysis.iter().flat_map(|a| &a.lesions).map(|l| ReportedLesion {
+                lesion: l.clone(),
+                key_sop_instance_uid: d.headers[l.key_slice].sop_instance_uid.clone(),
+                key_instance_number: d.headers[l.key_slice].instance_number,
+                key_image_png: None,
+            });
+            let result = SeriesResult {
+                series: series_facts(&d.headers, d.plan.as_ref(), ""),
+                set_key: String::new(),
+                outcome: d.outcome.clone(),
+                lesions: lesions.collect(),
+                model: model_facts(analyst),
+                timing: Timing { analysed: d.milliseconds, ..Timing::default() },
+            };
+            ResultDocument::offline(&result)
+        })
+        .collect();
+    let text = serde_json::to_string_pretty(&documents).map_err(|e| io(path, e))?;
+    if path.as_os_str() == "-" {
+        println!("{text}");
+        return Ok(());
+    }
+    std::fs::write(path, text + "\n").map_err(|e| io(path, e))
+}
+
+/// Every slice appears with the candidates of the slot nearest to it, in its own pixels.
+fn write_candidates(path: &Path, done: &[Done]) -> Result<(), Failure> {
+    let file = std::fs::File::create(path).map_err(|e| io(path, e))?;
+    let mut out = std::io::BufWriter::new(file);
+    let mut write = || -> std::io::Result<()> {
+        writeln!(out, "series_uid,sop_uid,instance_number,slot_z_mm,x1,y1,x2,y2,score,type")?;
+        for d in done {
+            let (Some(plan), Some(a)) = (&d.plan, &d.analysis) else { continue };
+            for (header, position) in plan.stack.slices.iter().zip(&plan.stack.positions_mm) {
+                let nearest = a.grid.slots.iter().enumerate().min_by(|x, y| (x.1.z_mm - position).abs().total_cmp(&(y.1.z_mm - position).abs()));
+                let Some((slot, at)) = nearest else { continue };
+                let image = ImageGrid {
+                    rows: header.rows.unwrap_or(0).into(),
+                    cols: header.cols.unwrap_or(0).into(),
+                    spacing_mm: header.pixel_spacing_mm.unwrap_or([1.0, 1.0]),
+                };
+                for c in a.candidates[slot].iter().take(MOST_CANDIDATES) {
+                    let [x1, y1, x2, y2] = a.frame.box_to_image(c.box_px, image);
+                    let instance = header.instance_number.map_or_else(String::new, |n| n.to_string());
+                    writeln!(
+                        out,
+                        "{},{},{instance},{:.3},{x1:.2},{y1:.2},{x2:.2},{y2:.2},{:.5},{}",
+                        header.series_instance_uid,
+                        header.sop_instance_uid,
+                        at.z_mm,
+                        c.score,
+                        type_name(&c.types)
+                    )?;
+                }
+            }
+        }
+        out.flush()
+    };
+    write().map_err(|e| io(path, e))
+}
+
+fn write_images(folder: &Path, done: &[Done]) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
+    for d in done {
+        for l in d.analysis.iter().flat_map(|a| &a.lesions) {
+            let header = &d.headers[l.key_slice];
+            let image = pixels::decode(&header.path).map_err(|e| io(&header.path, e))?;
+            let png = keyimage::draw(&image, l).map_err(|e| io(folder, e))?;
+            let series = short(&header.series_instance_uid).replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
+            let path = folder.join(format!("{series}-lesion{:02}.png", l.number));
+            std::fs::write(&path, png).map_err(|e| io(&path, e))?;
+        }
+    }
+    Ok(())
+}

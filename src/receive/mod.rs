@@ -1,5 +1,12 @@
 //! DICOM in: associations, DIMSE, and the durable spool. Never parses pixels.
 
+pub mod association;
+pub mod dimse;
+pub mod listener;
+pub mod peek;
+pub mod spool;
+pub mod wire;
+
 use std::path::PathBuf;
 use std::time::SystemTime;
 

@@ -1,0 +1,315 @@
+//! The spool: `spool/<study>/<series>/<n>.dcm`, Part 10, data sets as received. Names are ours: truncated SHA-256 of the UIDs, so that no name of a
+//! peer reaches the file system and a repeat finds its first copy. An object is visible under its final name only when it is whole and synced.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use dicom_object::meta::FileMetaTableBuilder;
+use sha2::{Digest, Sha256};
+
+use super::StoredObject;
+use super::peek::{PREFIX_BYTES, identifiers};
+
+/// Folder of objects under way; emptied at start.
+const INCOMING: &str = "incoming";
+const SUFFIX: &str = "dcm";
+
+/// Why the spool cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The folder cannot be made or written.
+    #[error("{path}: {source}; check [state] dir, its owner and the disk")]
+    Unusable {
+        /// Which path.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// The spool folder.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    reserve_bytes: u64,
+    next: AtomicU64,
+}
+
+/// What came of an object.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Stored under this path.
+    New(PathBuf),
+    /// The same object, byte by byte, was there already.
+    Repeat,
+    /// Another object has this UID already; the new one is kept beside it and not analysed.
+    Conflict(PathBuf),
+}
+
+impl Spool {
+    /// Makes the folder where it is not there, removes what a crash left under way, tries a write.
+    ///
+    /// # Errors
+    /// [`SpoolError::Unusable`].
+    pub fn open(dir: &Path, reserve_bytes: u64) -> Result<Self, SpoolError> {
+        let incoming = dir.join(INCOMING);
+        let unusable = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SpoolError::Unusable { path, source }
+        };
+        fs::create_dir_all(&incoming).map_err(unusable(&incoming))?;
+        for entry in fs::read_dir(&incoming).map_err(unusable(&incoming))?.flatten() {
+            fs::remove_file(entry.path()).map_err(unusable(&entry.path()))?;
+        }
+        let probe = incoming.join("probe");
+        fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe)).map_err(unusable(&probe))?;
+        Ok(Self { dir: dir.to_owned(), reserve_bytes, next: AtomicU64::new(0) })
+    }
+
+    /// Free bytes of the file system; `u64::MAX` where that cannot be told.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        rustix::fs::statvfs(&self.dir).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize))
+    }
+
+    /// Begins an object.
+    ///
+    /// # Errors
+    /// The system's, [`io::ErrorKind::StorageFull`] below the reserve.
+    pub fn begin(&self, sop_class: &str, sop_instance: &str, transfer_syntax: &str, calling_ae: &str) -> io::Result<Incoming<'_>> {
+        if self.free_bytes() < self.reserve_bytes {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "below the reserve"));
+        }
+        let path = self.dir.join(INCOMING).join(format!("{}.part", self.next.fetch_add(1, Ordering::Relaxed)));
+        let mut file = io::BufWriter::with_capacity(128 * 1024, File::create(&path)?);
+        let meta = FileMetaTableBuilder::new()
+            .media_storage_sop_class_uid(sop_class)
+            .media_storage_sop_instance_uid(sop_instance)
+            .transfer_syntax(transfer_syntax)
+            .source_application_entity_title(calling_ae)
+            .build()
+            .map_err(io::Error::other)?;
+        let mut guard = Incoming { spool: self, path, file: None, prefix: Vec::new(), bytes: 0 };
+        file.write_all(&[0; 128])?;
+        file.write_all(b"DICM")?;
+        meta.write(&mut file).map_err(io::Error::other)?;
+        guard.file = Some(file);
+        Ok(guard)
+    }
+
+    /// All whole objects, for start-up; what is not ours is named in the log and left alone.
+    #[must_use]
+    pub fn objects(&self) -> Vec<StoredObject> {
+        let mut found = Vec::new();
+        for study in folders(&self.dir) {
+            for series in folders(&study) {
+                for entry in fs::read_dir(&series).into_iter().flatten().flatten() {
+                    let path = entry.path();
+                    let ours = path.extension().is_some_and(|e| e == SUFFIX) && !path.to_string_lossy().contains('~');
+                    if ours {
+                        match recover(&path) {
+                            Some(object) => found.push(object),
+                            None => log::warn!("spool foreign file={}", path.display()),
+                        }
+                    }
+                }
+            }
+        }
+        found.sort_by(|a, b| a.received_at.cmp(&b.received_at).then_with(|| a.path.cmp(&b.path)));
+        found
+    }
+
+    /// Bytes in the spool.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let files = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum::<u64>();
+        folders(&self.dir).iter().flat_map(|study| folders(study)).map(|series| files(&series)).sum()
+    }
+
+    /// Removes a series.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remove_series(&self, study: &str, series: &str) -> io::Result<()> {
+        let study = self.dir.join(name(study));
+        fs::remove_dir_all(study.join(name(series)))?;
+        // Holds another series: stays.
+        let _ = fs::remove_dir(study);
+        Ok(())
+    }
+}
+
+fn folders(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()) && e.file_name() != INCOMING).map(|e| e.path()).collect()
+}
+
+/// 16 hex digits of the SHA-256 of a UID.
+fn name(uid: &str) -> String {
+    Sha256::digest(uid.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
+
+fn recover(path: &Path) -> Option<StoredObject> {
+    let file = File::open(path).ok()?;
+    let received_at = file.metadata().ok()?.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut reader = BufReader::new(file);
+    let mut preamble = [0; 128];
+    reader.read_exact(&mut preamble).ok()?;
+    let meta = dicom_object::FileMetaTable::from_reader(&mut reader).ok()?;
+    let mut prefix = Vec::new();
+    reader.take(PREFIX_BYTES as u64).read_to_end(&mut prefix).ok()?;
+    let clean = |t: &str| t.trim_end_matches(['\0', ' ']).to_owned();
+    let transfer_syntax_uid = clean(&meta.transfer_syntax);
+    let ids = identifiers(&prefix, &transfer_syntax_uid);
+    (!ids.series_instance.is_empty()).then(|| StoredObject {
+        path: path.to_owned(),
+        study_instance_uid: ids.study_instance,
+        series_instance_uid: ids.series_instance,
+        sop_instance_uid: clean(&meta.media_storage_sop_instance_uid),
+        sop_class_uid: clean(&meta.media_storage_sop_class_uid),
+        transfer_syntax_uid,
+        calling_ae: meta.source_application_entity_title.as_deref().map(clean).unwrap_or_default(),
+        association: 0,
+        received_at,
+    })
+}
+
+/// An object under way; dropped before [`Incoming::keep`] it leaves nothing.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    spool: &'a Spool,
+    path: PathBuf,
+    file: Option<io::BufWriter<File>>,
+    prefix: Vec<u8>,
+    bytes: u64,
+}
+
+impl Incoming<'_> {
+    /// Appends to the data set.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        let room = PREFIX_BYTES.saturating_sub(self.prefix.len()).min(data.len());
+        self.prefix.extend_from_slice(&data[..room]);
+        self.bytes += data.len() as u64;
+        match &mut self.file {
+            Some(file) => file.write_all(data),
+            None => Err(io::Error::other("object already closed")),
+        }
+    }
+
+    /// Bytes of the data set so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Beginning of the data set.
+    #[must_use]
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// Syncs the object and gives it its name: file, rename, folder, in this order, so that a crash at any instant leaves either nothing or all of it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn keep(mut self, study: &str, series: &str, sop_instance: &str) -> io::Result<Kept> {
+        let Some(file) = self.file.take() else { return Err(io::Error::other("object already closed")) };
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let study_dir = self.spool.dir.join(name(study));
+        let dir = study_dir.join(name(series));
+        if !dir.is_dir() {
+            fs::create_dir_all(&dir)?;
+            for made in [&self.spool.dir, &study_dir] {
+                File::open(made)?.sync_all()?;
+            }
+        }
+        let stem = name(sop_instance);
+        let mut path = dir.join(format!("{stem}.{SUFFIX}"));
+        let conflict = path.exists();
+        if conflict {
+            if same_bytes(&path, &self.path)? {
+                return Ok(Kept::Repeat);
+            }
+            path = dir.join(format!("{stem}~{}.{SUFFIX}", digest(&self.path)?));
+        }
+        file.sync_all()?;
+        fs::rename(&self.path, &path)?;
+        File::open(&dir)?.sync_all()?;
+        Ok(if conflict { Kept::Conflict(path) } else { Kept::New(path) })
+    }
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        // Renamed already, or not wanted: either way nothing may stay here.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn same_bytes(a: &Path, b: &Path) -> io::Result<bool> {
+    if fs::metadata(a)?.len() != fs::metadata(b)?.len() {
+        return Ok(false);
+    }
+    Ok(digest(a)? == digest(b)?)
+}
+
+fn digest(path: &Path) -> io::Result<String> {
+    let (mut hash, mut file) = (Sha256::new(), File::open(path)?);
+    io::copy(&mut file, &mut hash)?;
+    Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn put(spool: &Spool, data: &[u8]) -> Kept {
+        let mut object = spool.begin("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1").unwrap();
+        object.write(data).unwrap();
+        object.keep("1.1", "1.2", "1.2.3").unwrap()
+    }
+
+    #[test]
+    fn repeats_are_recognised_and_conflicts_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 0).unwrap();
+        assert!(matches!(put(&spool, b"one"), Kept::New(_)));
+        assert_eq!(put(&spool, b"one"), Kept::Repeat);
+        assert!(matches!(put(&spool, b"two"), Kept::Conflict(_)));
+        assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_dropped_or_left_by_a_crash_is_not_visible() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 0).unwrap();
+        let mut object = spool.begin("1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1").unwrap();
+        object.write(b"half").unwrap();
+        std::mem::forget(object);
+        assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 1);
+        let spool = Spool::open(dir.path(), 0).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 0);
+        assert!(spool.objects().is_empty());
+    }
+
+    #[test]
+    fn below_the_reserve_nothing_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), u64::MAX - 1).unwrap();
+        assert_eq!(spool.begin("1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1").unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Spool::open(&file.path().join("state"), 0).unwrap_err().to_string();
+        assert!(error.contains("state") && error.contains("[state] dir"), "{error}");
+    }
+}

@@ -1,0 +1,173 @@
+//! PDUs on a socket (PS3.8 9.3), with the peer's numbers checked before anything is sized by them, and with deadlines.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// Largest P-DATA-TF accepted, and announced, bytes of its variable part.
+pub const MOST_PDATA_BYTES: u32 = 131_072;
+/// 128 presentation contexts with a dozen transfer syntaxes each come to less than half of this.
+const MOST_ASSOCIATE_BYTES: u32 = 256 * 1024;
+/// Release and abort PDUs have 4 bytes.
+const MOST_OTHER_BYTES: u32 = 1024;
+/// A PDU that has begun must be there within this: a peer that trickles bytes is not one that sends images.
+const PDU_WITHIN: Duration = Duration::from_secs(30);
+
+/// PDU types (PS3.8 table 9-11 ff.).
+pub mod pdu {
+    /// A-ASSOCIATE-RQ.
+    pub const ASSOCIATE_RQ: u8 = 0x01;
+    /// P-DATA-TF.
+    pub const DATA: u8 = 0x04;
+    /// A-RELEASE-RQ.
+    pub const RELEASE_RQ: u8 = 0x05;
+    /// A-ABORT.
+    pub const ABORT: u8 = 0x07;
+}
+
+/// Why no PDU came.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The peer closed the connection between PDUs.
+    #[error("connection closed")]
+    Closed,
+    /// Nothing came in time.
+    #[error("nothing received for {0:?}")]
+    Idle(Duration),
+    /// A length that is not accepted.
+    #[error("PDU of type 0x{kind:02X} announces {length} bytes")]
+    TooLong {
+        /// PDU type.
+        kind: u8,
+        /// Announced length.
+        length: u32,
+    },
+    /// Not DICOM, or out of place.
+    #[error("unexpected PDU type 0x{0:02X}")]
+    Unexpected(u8),
+    /// PDVs do not fill their PDU.
+    #[error("damaged PDU: {0}")]
+    Damaged(&'static str),
+    /// The socket failed, or a PDU was not complete in time.
+    #[error("connection lost: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// One PDU; `body` is a buffer that is used again.
+pub struct Received<'a> {
+    /// Its type.
+    pub kind: u8,
+    /// Its variable part.
+    pub body: &'a [u8],
+}
+
+/// Reads one PDU, waiting up to `idle` for its first byte.
+///
+/// # Errors
+/// [`WireError`].
+pub fn read<'a>(stream: &mut TcpStream, buffer: &'a mut Vec<u8>, idle: Duration) -> Result<Received<'a>, WireError> {
+    let mut header = [0u8; 6];
+    stream.set_read_timeout(Some(idle))?;
+    match stream.read(&mut header[..1]) {
+        Ok(0) => return Err(WireError::Closed),
+        Ok(_) => {}
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Err(WireError::Idle(idle)),
+        Err(e) => return Err(e.into()),
+    }
+    let deadline = Instant::now() + PDU_WITHIN;
+    read_until(stream, &mut header[1..], deadline)?;
+    let (kind, length) = (header[0], u32::from_be_bytes([header[2], header[3], header[4], header[5]]));
+    let most = match kind {
+        pdu::ASSOCIATE_RQ => MOST_ASSOCIATE_BYTES,
+        pdu::DATA => MOST_PDATA_BYTES,
+        0x02..=0x07 => MOST_OTHER_BYTES,
+        _ => return Err(WireError::Unexpected(kind)),
+    };
+    if length > most {
+        return Err(WireError::TooLong { kind, length });
+    }
+    buffer.resize(length as usize, 0);
+    read_until(stream, buffer, deadline)?;
+    Ok(Received { kind, body: buffer })
+}
+
+fn read_until(stream: &mut TcpStream, mut rest: &mut [u8], deadline: Instant) -> io::Result<()> {
+    while !rest.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a PDU was not complete in time"));
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(rest) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => rest = &mut rest[n..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// One presentation data value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pdv<'a> {
+    /// Presentation context.
+    pub context: u8,
+    /// Command set (true) or data set.
+    pub command: bool,
+    /// Last fragment.
+    pub last: bool,
+    /// The fragment.
+    pub data: &'a [u8],
+}
+
+/// The values of a P-DATA-TF body.
+///
+/// # Errors
+/// [`WireError::Damaged`] where lengths do not add up.
+pub fn values(mut body: &[u8]) -> Result<Vec<Pdv<'_>>, WireError> {
+    let mut all = Vec::new();
+    while !body.is_empty() {
+        let (head, rest) = body.split_at_checked(6).ok_or(WireError::Damaged("PDV header cut"))?;
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let data = length.checked_sub(2).and_then(|n| rest.get(..n)).ok_or(WireError::Damaged("PDV longer than its PDU"))?;
+        all.push(Pdv { context: head[4], command: head[5] & 1 != 0, last: head[5] & 2 != 0, data });
+        body = &rest[data.len()..];
+    }
+    Ok(all)
+}
+
+/// Sends a command set as one PDU in one write: a response in two segments waits for the peer's delayed acknowledgement.
+///
+/// # Errors
+/// The socket's.
+pub fn send_command(stream: &mut TcpStream, context: u8, command: &[u8]) -> io::Result<()> {
+    let mut bytes = vec![pdu::DATA, 0];
+    bytes.extend_from_slice(&(command.len() as u32 + 6).to_be_bytes());
+    bytes.extend_from_slice(&(command.len() as u32 + 2).to_be_bytes());
+    bytes.extend_from_slice(&[context, 3]);
+    bytes.extend_from_slice(command);
+    stream.write_all(&bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn values_are_taken_apart() {
+        let body = [0, 0, 0, 3, 1, 3, 9, 0, 0, 0, 2, 5, 0];
+        let all = values(&body).unwrap();
+        assert_eq!(all[0], Pdv { context: 1, command: true, last: true, data: &[9] });
+        assert_eq!(all[1], Pdv { context: 5, command: false, last: false, data: &[] });
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_no_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = values(&body);
+        }
+    }
+}
