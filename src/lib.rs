@@ -29,6 +29,7 @@
 //! - **alert**: what the reading room is told about one series; versioned, open until acknowledged.
 //! - **bundle**: the model with everything needed to run and judge it.
 
+pub mod alert;
 pub mod analysis;
 pub mod config;
 pub mod detect;

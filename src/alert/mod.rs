@@ -1,5 +1,12 @@
 //! What the reading room is told: documents, the durable outbox, MQTT. The only room that names the MQTT client (`mqtt.rs`) and broker (`broker.rs`).
 
+pub mod broker;
+pub mod deliver;
+pub mod document;
+pub mod journal;
+pub mod mqtt;
+pub mod policy;
+
 use crate::lesion::Lesion;
 use crate::series::Outcome;
 
