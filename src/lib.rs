@@ -31,7 +31,12 @@
 
 pub mod alert;
 pub mod analysis;
+pub mod appliance;
+pub mod check;
+pub mod cli;
 pub mod config;
+pub mod dashboard;
+pub mod demo;
 pub mod detect;
 pub mod error;
 pub mod health;
@@ -39,5 +44,7 @@ pub mod health;
 pub mod lab;
 pub mod lesion;
 pub mod receive;
+pub mod scan;
 pub mod series;
 pub mod volume;
+pub mod worker;

@@ -1,1 +1,7 @@
-fn main(){}
+//! Arguments → config → a verb → exit code; nothing else.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lesionwatch::cli::main()
+}

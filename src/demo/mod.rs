@@ -4,15 +4,15 @@
 pub mod sender;
 
 use std::io::{Cursor, Read};
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::alert::document::{Event, ResultDocument};
-use crate::alert::mqtt::{Subscriber, SubscriberOptions};
+use crate::alert::document::{Ack, Action, Event, ResultDocument};
+use crate::alert::mqtt::{Happened, Link, LinkOptions};
 use crate::appliance::Appliance;
 use crate::cli::DemoArgs;
 use crate::config::Config;
@@ -22,8 +22,6 @@ use crate::error::{Class, Failure};
 static SAMPLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sample.tar"));
 /// Names whose data the sample is, as its licence asks.
 const ATTRIBUTION: &str = "Armato III et al. (2015), Data From LIDC-IDRI, The Cancer Imaging Archive, doi.org/10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0";
-/// How long the appliance may take to hand over what it has when it is stopped.
-const DRAIN: Duration = Duration::from_secs(10);
 
 /// The sample's files: name, Part 10 bytes.
 ///
@@ -39,4 +37,136 @@ pub fn sample() -> std::io::Result<Vec<(String, Vec<u8>)>> {
         files.push((name, bytes));
     }
     Ok(files)
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// What cannot start; [`Class::NotMet`] where `--once` saw no alert in time.
+pub fn run(args: &DemoArgs) -> Result<(), Failure> {
+    let io = |e: std::io::Error| Failure::new(Class::Io, format!("demo: {e}"));
+    let stop = crate::appliance::stop_on_signal()?;
+    let files = sample().map_err(io)?;
+    let state = std::env::temp_dir().join(format!("lesionwatch-demo-{}", uuid::Uuid::now_v7()));
+    let mut config = Config::parse(FREE_PORTS, "demo")?;
+    config.state.dir.clone_from(&state);
+    config.bundle.clone_from(&args.model);
+    let appliance = Appliance::start(&config)?;
+    println!("lesionwatch {} demo. Research use: a triage aid, not a diagnosis.", env!("CARGO_PKG_VERSION"));
+    println!("  DICOM      {} (AE {})", appliance.dicom_addr(), config.dicom.ae_title);
+    println!("  MQTT 5     {}", appliance.link.url);
+    if let Some(page) = appliance.dashboard_addr() {
+        println!("  dashboard  http://{page}/");
+    }
+    println!("  engine     {}", appliance.engine());
+    println!("  sample     {} slices: {ATTRIBUTION}", files.len());
+
+    let outcome = watch(&appliance, &config, &files, args, &stop);
+    appliance.stop();
+    if args.keep {
+        println!("state kept in {}", state.display());
+    } else if let Err(e) = std::fs::remove_dir_all(&state) {
+        eprintln!("{}: not removed: {e}", state.display());
+    }
+    outcome
+}
+
+/// Everything on a free loopback port.
+const FREE_PORTS: &str = r#"
+[dicom]
+listen = "127.0.0.1:0"
+[mqtt]
+embedded_listen = "127.0.0.1:0"
+[dashboard]
+listen = "127.0.0.1:0"
+"#;
+
+fn watch(appliance: &Appliance, config: &Config, files: &[(String, Vec<u8>)], args: &DemoArgs, stop: &Arc<AtomicBool>) -> Result<(), Failure> {
+    let base = format!("lesionwatch/{}/{}", config.site, config.device);
+    let options = LinkOptions {
+        client_id: format!("demo-{}", uuid::Uuid::now_v7()),
+        subscribe: vec![format!("{base}/alerts"), format!("{base}/results")],
+        ..appliance.link.clone()
+    };
+    let (link, happened) = Link::open(options).map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
+    // Subscribed before the first slice is sent: what the demo shows has come over the wire.
+    match happened.recv_timeout(Duration::from_secs(20)) {
+        Ok(Happened::Connected) => {}
+        other => return Err(Failure::new(Class::Unavailable, format!("the embedded broker was not reached: {other:?}"))),
+    }
+    push(appliance, files, args.pause_ms)?;
+    let pushed = Instant::now();
+    let deadline = pushed + Duration::from_secs(args.limit_s);
+    let mut alerts = 0;
+    while !stop.load(Ordering::Relaxed) {
+        match happened.recv_timeout(Duration::from_millis(200)) {
+            Ok(Happened::Message { topic, payload }) if topic.ends_with("/alerts") => {
+                let Ok(event) = serde_json::from_slice::<Event>(&payload) else { continue };
+                println!("\nalert after {:.2} s, over MQTT:", pushed.elapsed().as_secs_f64());
+                print_event(&event);
+                // The demo's own subscriber has it: delivery is done.
+                let ack = Ack { alert_id: event.alert_id, version: event.version, action: Action::Received, by: "demo".into(), role: "software".into(), at: String::new() };
+                let _ = link.publish(0, format!("{base}/ack"), serde_json::to_vec(&ack).unwrap_or_default(), false);
+                alerts += 1;
+                if args.once {
+                    return Ok(());
+                }
+            }
+            Ok(Happened::Message { payload, .. }) => {
+                let Ok(result) = serde_json::from_slice::<ResultDocument>(&payload) else { continue };
+                println!("\nresult: {} ({} lesions) {}", result.body.outcome, result.body.lesions.len(), result.body.reason.map(|r| r.text).unwrap_or_default());
+                if args.once && result.body.lesions.is_empty() {
+                    return Err(Failure::new(Class::NotMet, "the sample was analysed and nothing reached the operating point, so there is no alert"));
+                }
+                if !args.once {
+                    println!("running until Ctrl-C");
+                }
+            }
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::new(Class::Internal, "the subscriber stopped")),
+        }
+        if args.once && Instant::now() > deadline {
+            return Err(Failure::new(Class::NotMet, format!("no alert within {} s ({alerts} seen)", args.limit_s)));
+        }
+    }
+    Ok(())
+}
+
+fn push(appliance: &Appliance, files: &[(String, Vec<u8>)], pause_ms: u64) -> Result<(), Failure> {
+    let style = ProgressStyle::with_template("sending {bar:40} {pos}/{len} slices  {per_sec}").map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
+    let bar = ProgressBar::new(files.len() as u64).with_style(style);
+    let sent = sender::send(appliance.dicom_addr(), "LESIONWATCH", files, |n| {
+        bar.set_position(n as u64);
+        if pause_ms > 0 {
+            std::thread::sleep(Duration::from_millis(pause_ms));
+        }
+    });
+    bar.finish_and_clear();
+    sent.map_err(|e| Failure::new(Class::Unavailable, e.to_string()))?;
+    println!("sent {} slices over C-STORE", files.len());
+    Ok(())
+}
+
+fn print_event(event: &Event) {
+    let t = &event.body.timing_ms;
+    println!("  {:?} {} priority {} version {}", event.event_type, event.alert_id, event.priority, event.version);
+    println!("  series {} slices, {} {}", event.body.series.slices, event.body.model.name, event.body.model.version);
+    for l in &event.body.lesions {
+        println!(
+            "  {:>2}  {:<12} {:>5.1} × {:>4.1} mm  score {:.2}  instance {}",
+            l.number,
+            l.lesion_type,
+            l.long_axis_mm,
+            l.short_axis_mm,
+            l.score,
+            l.key_image.instance_number.map_or_else(|| "-".into(), |n| n.to_string())
+        );
+    }
+    println!(
+        "  timing ms since the first slice: last slice {}, settled {}, analysed {}, offered {}",
+        t.last_slice,
+        t.settled,
+        t.analysed,
+        t.offered.map_or_else(|| "-".into(), |o| o.to_string())
+    );
 }

@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::synthesize::{Sampler, preview, real};
-use super::{dataset, train};
+use super::{dataset, evaluate, export, train};
 use crate::detect::network::NetworkSpec;
 use crate::error::{Class, Failure};
 
@@ -26,6 +26,10 @@ enum Verb {
     Synthesize(SynthesizeArgs),
     /// Train the network on synthesized samples; resumes where it stopped
     Train(TrainArgs),
+    /// FROC of candidates (`lesionwatch scan --candidates`) against a truth table
+    Evaluate(EvaluateArgs),
+    /// Write the model bundle from a checkpoint, with calibration and operating points measured on a series kept out of training
+    Export(ExportArgs),
 }
 
 /// Where samples come from.
@@ -81,6 +85,44 @@ struct TrainArgs {
     threads: Option<usize>,
 }
 
+#[derive(Debug, Args)]
+struct EvaluateArgs {
+    /// CSV of `lesionwatch scan --candidates`
+    #[arg(long, value_name = "FILE.csv")]
+    candidates: PathBuf,
+    /// Truth table: set,sop_uid,x1,y1,x2,y2,box_kind,…
+    #[arg(long, value_name = "FILE.csv")]
+    truth: PathBuf,
+    /// Image table: set,patient,sop_uid,…
+    #[arg(long, value_name = "FILE.csv")]
+    images: PathBuf,
+    /// Grow truth boxes of kind `mask` by this many pixels on each side (DeepLesion's convention)
+    #[arg(long, default_value_t = 5.0)]
+    pad: f64,
+    /// Write the rows as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// Folder of checkpoints
+    #[arg(long, value_name = "DIR")]
+    checkpoint: PathBuf,
+    /// Folder with one folder of DICOM a CT series, and REAL-DISEASE.csv
+    #[arg(long, value_name = "DIR")]
+    ct: PathBuf,
+    /// Series (folder name) kept out of training
+    #[arg(long, value_name = "NAME")]
+    validation: String,
+    /// Description of the bundle: TOML with name, version, training_data, licence, card (a file beside it)
+    #[arg(long, value_name = "FILE.toml")]
+    about: PathBuf,
+    /// Bundle folder to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
 /// Parses the command line, runs the verb, reports a failure in one place.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -96,6 +138,8 @@ pub fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Synthesize(args) => synthesize(&args),
         Verb::Train(args) => train(&args),
+        Verb::Evaluate(args) => evaluate(&args),
+        Verb::Export(args) => export(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -131,4 +175,46 @@ fn train(args: &TrainArgs) -> Result<(), Failure> {
     let sampler = sampler(&args.source)?;
     let options = train::Options { spec: NetworkSpec::cpu(), minutes: args.minutes, seed: args.seed, out: args.out.clone() };
     train::run(sampler, &options)
+}
+
+fn evaluate(args: &EvaluateArgs) -> Result<(), Failure> {
+    let rows = evaluate::run(&args.candidates, &args.truth, &args.images, args.pad)?;
+    evaluate::print(&rows);
+    let Some(path) = &args.json else { return Ok(()) };
+    let text = serde_json::to_string_pretty(&rows).map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
+    std::fs::write(path, text + "\n").map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())))
+}
+
+/// The description file of `export`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct About {
+    name: String,
+    version: String,
+    training_data: String,
+    licence: String,
+    card: PathBuf,
+}
+
+fn export(args: &ExportArgs) -> Result<(), Failure> {
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())));
+    let about: About = toml::from_str(&read(&args.about)?).map_err(|e| Failure::new(Class::Config, format!("{}: {e}", args.about.display())))?;
+    let card = read(&args.about.parent().unwrap_or(std::path::Path::new(".")).join(&about.card))?;
+    let mut scans = dataset::read(&args.ct, &[])?;
+    scans.retain(|s| s.name == args.validation);
+    if scans.is_empty() {
+        return Err(Failure::new(Class::Data, format!("{}: no series {}", args.ct.display(), args.validation)));
+    }
+    let sampler = Sampler::new(scans, Vec::new(), 0.0).map_err(|e| Failure::new(Class::Internal, format!("table.toml: {e}")))?;
+    let about = export::About {
+        name: about.name,
+        version: about.version,
+        training_data: about.training_data,
+        licence: about.licence,
+        validation: args.validation.clone(),
+        card,
+    };
+    export::run(&args.checkpoint, &sampler, &args.ct.join(&args.validation), &about, &args.out)?;
+    println!("wrote {}", args.out.display());
+    Ok(())
 }

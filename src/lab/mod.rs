@@ -2,5 +2,7 @@
 
 pub mod cli;
 pub mod dataset;
+pub mod evaluate;
+pub mod export;
 pub mod synthesize;
 pub mod train;

@@ -1,0 +1,82 @@
+//! Validation on synthetic lesions in a series that was kept out of training: sensitivity, calibration and operating points.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::froc::{Image, Matches, Rule, matches};
+use crate::detect::{Engine, EngineError, SlotInput, heads, nms};
+use crate::lab::synthesize::{CROP, Sampler};
+use crate::lesion::score::calibrate;
+
+/// Bins of the calibration.
+const BINS: usize = 12;
+
+/// What validation found.
+pub struct Validation {
+    /// Every crop with predictions and truth.
+    pub images: Vec<Image>,
+}
+
+/// Runs `engine` over `count` crops of `slots` planes.
+///
+/// # Errors
+/// The engine's.
+pub fn run(sampler: &Sampler, engine: &mut dyn Engine, count: usize, slots: usize, seed: u64) -> Result<Validation, EngineError> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut images = Vec::with_capacity(count);
+    for _ in 0..count {
+        let sample = sampler.sample(&mut rng, slots);
+        let features = sample
+            .data
+            .chunks_exact(CROP * CROP * 3)
+            .map(|plane| engine.encode(&SlotInput { height: CROP, width: CROP, data: plane.to_vec() }))
+            .collect::<Result<Vec<_>, _>>()?;
+        let window: Vec<_> = if slots == 1 { vec![&features[0]; engine.context()] } else { features.iter().collect() };
+        let wide = |b: [f32; 4]| b.map(f64::from);
+        let inside = |b: &[f32; 4]| sample.ignore.iter().any(|i| (b[0] + b[2]) / 2.0 >= i[0] && (b[0] + b[2]) / 2.0 <= i[2] && (b[1] + b[3]) / 2.0 >= i[1] && (b[1] + b[3]) / 2.0 <= i[3]);
+        let kept = nms::suppress(heads::decode(&engine.heads(&window)?));
+        images.push(Image {
+            predictions: kept.iter().filter(|c| !inside(&c.box_px)).map(|c| (wide(c.box_px), f64::from(c.score))).collect(),
+            truths: sample.truths.iter().map(|t| wide(t.box_px)).collect(),
+        });
+    }
+    Ok(Validation { images })
+}
+
+impl Validation {
+    /// Matches by IoU > 0.5.
+    #[must_use]
+    pub fn matches(&self) -> Matches {
+        matches(&self.images, Rule::Iou)
+    }
+
+    /// Knots raw → share of candidates that are lesions, over bins of the raw score; made to rise.
+    #[must_use]
+    pub fn calibration(&self) -> Vec<[f32; 2]> {
+        let m = self.matches();
+        let hits: Vec<f64> = m.hits.iter().flatten().copied().collect();
+        let mut knots = vec![[0.0, 0.0]];
+        let mut least = 0.0f32;
+        for bin in 0..BINS {
+            let (low, high) = (bin as f64 / BINS as f64, (bin + 1) as f64 / BINS as f64);
+            let within = |v: &[f64]| v.iter().filter(|s| (low..high).contains(*s)).count() as f32;
+            let (h, f) = (within(&hits), within(&m.false_positives));
+            // Laplace: an empty bin says a half only until its neighbours say more.
+            let share = if h + f < 5.0 { least } else { (h + 0.5) / (h + f + 1.0) };
+            least = share.clamp(least + 0.002, 0.98);
+            knots.push([((low + high) / 2.0) as f32, least]);
+        }
+        knots.push([1.0, (least + 0.002).min(0.99)]);
+        knots
+    }
+
+    /// False positives an image and sensitivity from a calibrated score on.
+    #[must_use]
+    pub fn at(&self, score: f32, knots: &[[f32; 2]]) -> (f32, f32) {
+        let m = self.matches();
+        let over = |s: f64| calibrate(s as f32, knots) >= score;
+        let false_positives = m.false_positives.iter().filter(|s| over(**s)).count() as f32 / m.images.max(1) as f32;
+        let found = m.hits.iter().flatten().filter(|s| over(**s)).count() as f32 / m.hits.len().max(1) as f32;
+        (false_positives, found)
+    }
+}

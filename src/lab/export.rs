@@ -1,0 +1,109 @@
+//! A checkpoint → a bundle: folded weights, ONNX, self-test, calibration and operating points measured on the series kept for validation.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::evaluate::froc::AT;
+use super::evaluate::synthetic;
+use super::synthesize::Sampler;
+use super::train::checkpoint;
+use crate::analysis::{Analyst, Cache};
+use crate::detect::bundle::{Bundle, Description, Input, OperatingPoint};
+use crate::detect::candle_engine::CandleEngine;
+use crate::error::{Class, Failure};
+use crate::series::{eligibility, header};
+use crate::volume::{frame, slots, window};
+
+/// Crops of each kind (one slot, full context) that validation runs over.
+pub const VALIDATION_CROPS: usize = 400;
+/// Lesions that the default operating point may flag in the validation series as it is, where none is marked.
+const MOST_FLAGGED: usize = 2;
+
+/// What the bundle says of itself.
+pub struct About {
+    /// Bundle name.
+    pub name: String,
+    /// Bundle version.
+    pub version: String,
+    /// Training data in a sentence.
+    pub training_data: String,
+    /// Licence and attribution.
+    pub licence: String,
+    /// Name of the validation series.
+    pub validation: String,
+    /// Text of the card, without the scores.
+    pub card: String,
+}
+
+fn internal(e: impl std::fmt::Display) -> Failure {
+    Failure::new(Class::Internal, e.to_string())
+}
+
+/// Writes the bundle. `sampler` draws from the validation series only; `series` is its folder of DICOM.
+///
+/// # Errors
+/// A damaged checkpoint, an unreadable series, I/O.
+pub fn run(folder: &Path, sampler: &Sampler, series: &Path, about: &About, out: &Path) -> Result<(), Failure> {
+    let (spec, weights, progress) = checkpoint::folded(folder)?;
+    let mut engine = CandleEngine::new(&spec, &weights).map_err(internal)?;
+    let single = synthetic::run(sampler, &mut engine, VALIDATION_CROPS, 1, 11).map_err(internal)?;
+    let context = synthetic::run(sampler, &mut engine, VALIDATION_CROPS, spec.context, 12).map_err(internal)?;
+    let calibration = context.calibration();
+    let mut description = Description {
+        name: about.name.clone(),
+        version: about.version.clone(),
+        training_data: about.training_data.clone(),
+        licence: about.licence.clone(),
+        default_operating_point: "default".into(),
+        network: spec,
+        input: Input { spacing_mm: frame::SPACING_MM, step_mm: slots::STEP_MM, windows_hu: window::WINDOWS_HU },
+        classes: crate::detect::TYPE_NAMES.map(str::to_owned).to_vec(),
+        operating_points: vec![OperatingPoint { name: "default".into(), score: 0.0, fp_per_image: 0.0, sensitivity: 0.0, measured_on: String::new() }],
+        calibration: calibration.clone(),
+        files: Default::default(),
+    };
+    // First without a threshold: which scores does the untouched series get?
+    Bundle::write(out, description.clone(), &weights, &about.card, &mut engine).map_err(internal)?;
+    let flagged = flagged_scores(out, series)?;
+    let score = flagged.get(MOST_FLAGGED).map_or(0.5, |s| (s + 0.0005).min(0.98));
+    let on = format!("synthetic lesions in {} ({VALIDATION_CROPS} crops)", about.validation);
+    description.operating_points = [("default", score), ("sensitive", score * 0.5)]
+        .into_iter()
+        .map(|(name, score)| {
+            let (fp_per_image, sensitivity) = context.at(score, &calibration);
+            OperatingPoint { name: name.into(), score, fp_per_image, sensitivity, measured_on: on.clone() }
+        })
+        .collect();
+    let row = |name: &str, v: &synthetic::Validation| {
+        let s = v.matches().sensitivities().map(|s| format!("{:.1}", s * 100.0)).join(" | ");
+        format!("| {name} | {s} |\n")
+    };
+    let card = format!(
+        "{}\n## Training run\n\n{} steps, {} samples, {:.0} minutes.\n\n## Synthetic lesions in {} (kept out of training)\n\nSensitivity (%) at false positives a 205 mm crop, IoU > 0.5, {VALIDATION_CROPS} crops each:\n\n| crops | {} |\n|---|{}\n{}{}\nDefault operating point: calibrated score {score:.3}, chosen so that the validation series as it is, in which no lesion is marked, gets at most {MOST_FLAGGED} flags; there {:.2} false positives a crop and {:.0} % sensitivity on its synthetic lesions. The scores of the strongest flags in that series: {}.\n",
+        about.card,
+        progress.steps,
+        progress.samples,
+        progress.minutes,
+        about.validation,
+        AT.map(|a| format!("@{a}")).join(" | "),
+        "---|".repeat(AT.len()),
+        row("one slot", &single),
+        row("with context", &context),
+        description.operating_points[0].fp_per_image,
+        description.operating_points[0].sensitivity * 100.0,
+        flagged.iter().take(6).map(|s| format!("{s:.3}")).collect::<Vec<_>>().join(", "),
+    );
+    Bundle::write(out, description, &weights, &card, &mut engine).map_err(internal)
+}
+
+/// Calibrated scores of all lesions in a series, best first.
+fn flagged_scores(bundle: &Path, series: &Path) -> Result<Vec<f32>, Failure> {
+    let bundle = Arc::new(Bundle::open(bundle).map_err(internal)?);
+    let engine = CandleEngine::new(&bundle.description.network, &bundle.weights).map_err(internal)?;
+    let analyst = Analyst::new(Arc::clone(&bundle), Box::new(engine), 2, Some(0.0));
+    let entries = std::fs::read_dir(series).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", series.display())))?;
+    let headers: Vec<_> = entries.flatten().filter_map(|e| header::read(&e.path()).ok()).collect();
+    let plan = eligibility::plan(&headers).map_err(|r| Failure::new(Class::Data, format!("{}: {}", series.display(), r.text)))?;
+    let analysis = analyst.finish(&plan, &mut Cache::default(), |_, _| ()).map_err(internal)?;
+    Ok(analysis.lesions.iter().map(|l| l.score).collect())
+}
