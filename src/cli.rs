@@ -137,9 +137,12 @@ fn run(verb: Verb) -> Result<(), Failure> {
 /// One line per event; under systemd (`JOURNAL_STREAM`) with syslog priorities and without times, which the journal has.
 fn start_log(level: &str) {
     use std::io::Write;
-    // The broker and the protocol crates narrate at info; what matters of theirs is a warning.
-    let filter = format!("{level},rumqttd=error,rumqttc=warn,tract_onnx=warn,tract_core=warn,tract_linalg=warn");
-    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter));
+    // Libraries narrate under their own names; what matters of theirs comes back to us as an error and is logged here.
+    let asked = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
+    let quiet = ["rumqttd", "rumqttc", "tracing", "tract_onnx", "tract_core", "tract_linalg", "tract_hir", "dicom_ul", "dicom_object"];
+    let filter = quiet.iter().filter(|name| !asked.contains(**name)).fold(asked.clone(), |filter, name| format!("{filter},{name}=off"));
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(&filter);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.format(|out, record| {
             let priority = match record.level() {

@@ -162,7 +162,7 @@ impl Worker {
         loop {
             select! {
                 recv(inbox) -> order => match order {
-                    Ok(Order::New) => self.offer(),
+                    Ok(Order::New) => { self.offer(); self.say_open(); self.say_status(); }
                     Ok(Order::Status(facts)) => { self.facts = facts; self.say_status(); }
                     Ok(Order::Stop(done)) => { self.stop(happened); let _ = done.send(()); return; }
                     Err(_) => { self.stop(happened); return; }

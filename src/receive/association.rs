@@ -25,7 +25,7 @@ const VERIFICATION: &str = "1.2.840.10008.1.1";
 const STORAGE_ROOT: &str = "1.2.840.10008.5.1.4.1.1.";
 const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 /// In the order of preference: what needs least work first, then lossless before lossy.
-const TRANSFER_SYNTAXES: [&str; 13] = [
+const TRANSFER_SYNTAXES: [&str; 12] = [
     "1.2.840.10008.1.2.1",
     "1.2.840.10008.1.2",
     "1.2.840.10008.1.2.1.99",
@@ -37,7 +37,6 @@ const TRANSFER_SYNTAXES: [&str; 13] = [
     "1.2.840.10008.1.2.4.90",
     "1.2.840.10008.1.2.4.81",
     "1.2.840.10008.1.2.4.91",
-    "1.2.840.10008.1.2.4.51",
     "1.2.840.10008.1.2.4.50",
 ];
 const IMPLEMENTATION_CLASS: &str = "2.25.104353216174283041617351293172054011713";

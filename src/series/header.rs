@@ -5,9 +5,9 @@ use std::path::Path;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
-use dicom_object::{DefaultDicomObject, OpenFileOptions};
+use dicom_object::DefaultDicomObject;
 
-use super::SliceHeader;
+use super::{SliceHeader, part10};
 
 /// Why a header could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,11 +35,7 @@ pub fn read(path: &Path) -> Result<SliceHeader, HeaderError> {
 }
 
 fn read_unguarded(path: &Path) -> Result<SliceHeader, HeaderError> {
-    // The element after (7FE0,0010) is never read; its presence is told by the reader having come to it.
-    let object = OpenFileOptions::new().read_until(tags::PIXEL_DATA).open_file(path).map_err(|e| {
-        let text = e.to_string();
-        HeaderError::Unreadable(text.lines().next().unwrap_or_default().to_owned())
-    })?;
+    let object = part10::open(path, Some(tags::PIXEL_DATA)).map_err(HeaderError::Unreadable)?;
     let identifier = |name, tag| match text(&object, tag) {
         Some(value) => Ok(value),
         None => Err(HeaderError::Missing { name, tag }),

@@ -8,10 +8,11 @@ use std::path::Path;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
-use dicom_object::{DefaultDicomObject, open_file};
+use dicom_object::DefaultDicomObject;
 use dicom_pixeldata::PixelDecoder;
 
 use super::HuImage;
+use crate::series::part10;
 
 /// Rows and columns above this are a damaged header, not a CT image (the largest in clinical use is 2048).
 pub const MOST_SIDE: u16 = 4096;
@@ -20,15 +21,14 @@ pub const AIR_HU: i16 = -1024;
 /// Top of the 12-bit HU scale.
 pub const MOST_HU: i16 = 3071;
 
-/// Transfer syntaxes whose pixels can be decoded here; the receiver accepts these.
-pub const DECODABLE: [&str; 13] = [
+/// Transfer syntaxes whose pixels can be decoded here; the receiver accepts these. JPEG Extended (12 bit) is not among them: no decoder at hand reads it.
+pub const DECODABLE: [&str; 12] = [
     uids::EXPLICIT_VR_LITTLE_ENDIAN,
     uids::IMPLICIT_VR_LITTLE_ENDIAN,
     "1.2.840.10008.1.2.2", // Explicit VR Big Endian, retired
     uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     uids::RLE_LOSSLESS,
     uids::JPEG_BASELINE8_BIT,
-    uids::JPEG_EXTENDED12_BIT,
     uids::JPEG_LOSSLESS,
     uids::JPEG_LOSSLESS_SV1,
     uids::JPEGLS_LOSSLESS,
@@ -83,18 +83,18 @@ pub enum DecodeError {
 /// [`DecodeError`].
 pub fn decode(path: &Path) -> Result<HuImage, DecodeError> {
     let guarded = catch_unwind(AssertUnwindSafe(|| {
-        let object = open_file(path).map_err(|e| DecodeError::Unreadable(first_line(&e)))?;
-        decode_object(&object)
+        let syntax = part10::transfer_syntax(path).map_err(DecodeError::Unreadable)?;
+        if !DECODABLE.contains(&syntax.as_str()) {
+            return Err(DecodeError::TransferSyntax(syntax));
+        }
+        let object = part10::open(path, None).map_err(DecodeError::Unreadable)?;
+        decode_object(&object, &syntax)
     }));
     guarded.unwrap_or_else(|_| Err(DecodeError::Damaged("the decoder failed on it".into())))
 }
 
-fn decode_object(object: &DefaultDicomObject) -> Result<HuImage, DecodeError> {
+fn decode_object(object: &DefaultDicomObject, syntax: &str) -> Result<HuImage, DecodeError> {
     let layout = Layout::read(object)?;
-    let syntax = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']);
-    if !DECODABLE.contains(&syntax) {
-        return Err(DecodeError::TransferSyntax(syntax.to_owned()));
-    }
     let samples = match syntax {
         uids::JPEGLS_LOSSLESS | uids::JPEGLS_NEAR_LOSSLESS => jpeg_ls(object, &layout)?,
         _ => native(object, &layout)?,
@@ -181,7 +181,7 @@ fn native(object: &DefaultDicomObject, layout: &Layout) -> Result<Vec<u16>, Deco
     if object.element(tags::PIXEL_DATA).is_err() {
         return Err(DecodeError::Missing { name: "Pixel Data", tag: tags::PIXEL_DATA });
     }
-    let decoded = object.decode_pixel_data_frame(0).map_err(|e| DecodeError::Damaged(first_line(&e)))?;
+    let decoded = object.decode_pixel_data_frame(0).map_err(|e| DecodeError::Damaged(part10::chain(&e)))?;
     // A codestream may say another depth than the header; the bytes then are those of the codestream.
     let bytes = decoded.data();
     let width = usize::from(decoded.bits_allocated().div_ceil(8));
@@ -203,7 +203,7 @@ fn jpeg_ls(object: &DefaultDicomObject, layout: &Layout) -> Result<Vec<u16>, Dec
     drop_fill_bytes(&mut codestream);
     // The decoder holds these against the codestream's own size before it allocates.
     let (samples, _, _) =
-        jpegls::decode(&codestream, layout.cols.into(), layout.rows.into()).map_err(|e| DecodeError::Damaged(first_line(&e)))?;
+        jpegls::decode(&codestream, layout.cols.into(), layout.rows.into()).map_err(|e| DecodeError::Damaged(part10::chain(&e)))?;
     if samples.len() != layout.pixels() {
         return Err(DecodeError::Short { found: samples.len() * 2, expected: layout.pixels() * 2 });
     }
@@ -218,17 +218,6 @@ fn drop_fill_bytes(codestream: &mut Vec<u8>) {
     while codestream.ends_with(&[0xff, 0xff, 0xd9]) {
         codestream.remove(codestream.len() - 2);
     }
-}
-
-/// Errors of libraries run over several lines; a log line is one.
-fn first_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
 #[cfg(test)]
