@@ -274,7 +274,9 @@ fn lesion(number: u32, score: f32, track: &Track, plan: &StackPlan, layout: &Lay
 
 /// Pixel → patient coordinates (PS3.3 C.7.6.2.1.1).
 fn to_patient(header: &SliceHeader, [x, y]: [f32; 2]) -> [f64; 3] {
-    let (Some(origin), Some(o), Some([row, column])) = (header.position_mm, header.orientation, header.pixel_spacing_mm) else { return [0.0; 3] };
+    let (Some(origin), Some(o), Some([row, column])) = (header.position_mm, header.orientation, header.pixel_spacing_mm) else {
+        return [0.0; 3];
+    };
     std::array::from_fn(|i| origin[i] + f64::from(x) * column * o[i] + f64::from(y) * row * o[i + 3])
 }
 

@@ -88,7 +88,8 @@ impl Appliance {
     /// What cannot start, with the key or file to look at.
     pub fn start(config: &Config) -> Result<Self, Failure> {
         let bundle = Arc::new(open_bundle(config.bundle.as_deref())?);
-        std::fs::create_dir_all(&config.state.dir).map_err(|e| io(format!("{}: {e}; check [state] dir and its owner", config.state.dir.display())))?;
+        std::fs::create_dir_all(&config.state.dir)
+            .map_err(|e| io(format!("{}: {e}; check [state] dir and its owner", config.state.dir.display())))?;
         let journal = Arc::new(Mutex::new(Journal::open(&config.state.dir).map_err(io)?));
         let spool = Arc::new(Spool::open(&config.state.dir.join("spool"), config.state.reserve_mib << 20).map_err(io)?);
         let choice = select::choose(&bundle, &config.engine.prefer).map_err(unavailable)?;
@@ -99,8 +100,14 @@ impl Appliance {
             Broker::Url(url) => url.clone(),
         };
         let link_options = link(config, url, "appliance");
-        let delivery_options = DeliveryOptions { link: link_options.clone(), site: config.site.clone(), device: config.device.clone(), expire: config.alert.expire };
-        let delivery = Arc::new(Delivery::start(delivery_options, Arc::clone(&journal)).map_err(|e| Failure::new(Class::Config, e.to_string()))?);
+        let delivery_options = DeliveryOptions {
+            link: link_options.clone(),
+            site: config.site.clone(),
+            device: config.device.clone(),
+            expire: config.alert.expire,
+        };
+        let delivery =
+            Arc::new(Delivery::start(delivery_options, Arc::clone(&journal)).map_err(|e| Failure::new(Class::Config, e.to_string()))?);
 
         let threads = config.engine.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let analyst = Analyst::new(Arc::clone(&bundle), choice.engine, threads, config.alert.min_score);
@@ -146,7 +153,10 @@ impl Appliance {
             model: format!("{} {}", bundle.description.name, bundle.description.version),
         };
         let metrics = watch.clone();
-        let dashboard = config.dashboard.map(|listen| start_dashboard(config, link_options.url.clone(), listen, Arc::new(move || metrics.metrics()))).transpose()?;
+        let dashboard = config
+            .dashboard
+            .map(|listen| start_dashboard(config, link_options.url.clone(), listen, Arc::new(move || metrics.metrics())))
+            .transpose()?;
         watch.say();
         Ok(Self { listener, delivery, dashboard, worker, stop, watch, link: link_options, trials: choice.trials })
     }
@@ -198,8 +208,14 @@ impl Appliance {
     }
 }
 
-fn start_dashboard(config: &Config, url: String, listen: SocketAddr, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Result<Dashboard, Failure> {
-    let options = DashboardOptions { listen, link: link(config, url, "dashboard"), site: config.site.clone(), device: config.device.clone() };
+fn start_dashboard(
+    config: &Config,
+    url: String,
+    listen: SocketAddr,
+    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+) -> Result<Dashboard, Failure> {
+    let options =
+        DashboardOptions { listen, link: link(config, url, "dashboard"), site: config.site.clone(), device: config.device.clone() };
     Dashboard::start(options, metrics).map_err(unavailable)
 }
 
@@ -224,7 +240,12 @@ impl Watch {
     /// Hands the present verdict to delivery, which says it where it changed.
     fn say(&self) {
         let (verdict, reasons) = health::judge(&self.facts());
-        self.delivery.set_status(StatusFacts { engine: self.engine.clone(), model: self.model.clone(), health: verdict.as_str().into(), reasons });
+        self.delivery.set_status(StatusFacts {
+            engine: self.engine.clone(),
+            model: self.model.clone(),
+            health: verdict.as_str().into(),
+            reasons,
+        });
     }
 
     /// Prometheus text.
@@ -277,7 +298,14 @@ pub fn run(config: &Config) -> Result<(), Failure> {
             Err(reason) => log::warn!("engine name={} refused={reason:?}", trial.engine),
         }
     }
-    log::info!("started dicom={} ae={} broker={} engine={:?} state={}", appliance.dicom_addr(), config.dicom.ae_title, appliance.link.url, appliance.engine(), absolute(&config.state.dir));
+    log::info!(
+        "started dicom={} ae={} broker={} engine={:?} state={}",
+        appliance.dicom_addr(),
+        config.dicom.ae_title,
+        appliance.link.url,
+        appliance.engine(),
+        absolute(&config.state.dir)
+    );
     if let Some(page) = appliance.dashboard_addr() {
         log::info!("dashboard http://{page}/");
     }

@@ -27,7 +27,10 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         }
     };
     line("state", state(config));
-    line("DICOM port", port(config.dicom.listen, "[dicom] listen").map(|()| format!("{} free, AE {}", config.dicom.listen, config.dicom.ae_title)));
+    line(
+        "DICOM port",
+        port(config.dicom.listen, "[dicom] listen").map(|()| format!("{} free, AE {}", config.dicom.listen, config.dicom.ae_title)),
+    );
     line("broker", broker(config));
     if let Some(listen) = config.dashboard {
         line("dashboard", port(listen, "[dashboard] listen").map(|()| format!("http://{listen}/")));
@@ -36,13 +39,17 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         Err(failure) => line("bundle", Err(failure)),
         Ok(bundle) => {
             let d = &bundle.description;
-            let point = bundle.operating_point().map_or_else(String::new, |p| format!(", reports from score {:.2} ({:.2} false positives an image on {})", p.score, p.fp_per_image, p.measured_on));
+            let point = bundle.operating_point().map_or_else(String::new, |p| {
+                format!(", reports from score {:.2} ({:.2} false positives an image on {})", p.score, p.fp_per_image, p.measured_on)
+            });
             line("bundle", Ok(format!("{} {} sha256 {}…{point}", d.name, d.version, &bundle.weights_sha256[..12])));
             match select::choose(&bundle, &config.engine.prefer) {
                 Ok(choice) => {
                     for trial in &choice.trials {
                         let text = match &trial.outcome {
-                            Ok(took) => format!("{:<12} self-test passed, {:.0} ms a slot on one engine", trial.engine, took.as_secs_f64() * 1000.0),
+                            Ok(took) => {
+                                format!("{:<12} self-test passed, {:.0} ms a slot on one engine", trial.engine, took.as_secs_f64() * 1000.0)
+                            }
                             Err(reason) => format!("{:<12} {reason}", trial.engine),
                         };
                         line("engine", Ok(text));
@@ -58,13 +65,16 @@ pub fn run(config: &Config) -> Result<(), Failure> {
 
 fn state(config: &Config) -> Result<String, Failure> {
     let io = |e: &dyn std::fmt::Display| Failure::new(Class::Io, e.to_string());
-    std::fs::create_dir_all(&config.state.dir).map_err(|e| io(&format!("{}: {e}; check [state] dir and its owner", config.state.dir.display())))?;
+    std::fs::create_dir_all(&config.state.dir)
+        .map_err(|e| io(&format!("{}: {e}; check [state] dir and its owner", config.state.dir.display())))?;
     let spool = Spool::open(&config.state.dir.join("spool"), config.state.reserve_mib << 20).map_err(|e| io(&e))?;
     Ok(format!("{} writable, {} MiB free", config.state.dir.display(), spool.free_bytes() >> 20))
 }
 
 fn port(address: SocketAddr, key: &str) -> Result<(), Failure> {
-    TcpListener::bind(address).map(drop).map_err(|e| Failure::new(Class::Unavailable, format!("{address}: {e}; is another program there? change {key}")))
+    TcpListener::bind(address)
+        .map(drop)
+        .map_err(|e| Failure::new(Class::Unavailable, format!("{address}: {e}; is another program there? change {key}")))
 }
 
 fn broker(config: &Config) -> Result<String, Failure> {
@@ -73,8 +83,13 @@ fn broker(config: &Config) -> Result<String, Failure> {
         Broker::Url(url) => {
             let authority = url.split_once("://").map_or(url.as_str(), |(_, a)| a).trim_end_matches('/');
             let with_port = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:1883") };
-            let reached = with_port.to_socket_addrs().ok().into_iter().flatten().any(|a| TcpStream::connect_timeout(&a, BROKER_WITHIN).is_ok());
-            if reached { Ok(format!("{url} answers")) } else { Err(Failure::new(Class::Unavailable, format!("{url} does not answer; is the broker running, and is mqtt.url right?"))) }
+            let reached =
+                with_port.to_socket_addrs().ok().into_iter().flatten().any(|a| TcpStream::connect_timeout(&a, BROKER_WITHIN).is_ok());
+            if reached {
+                Ok(format!("{url} answers"))
+            } else {
+                Err(Failure::new(Class::Unavailable, format!("{url} does not answer; is the broker running, and is mqtt.url right?")))
+            }
         }
     }
 }

@@ -11,8 +11,10 @@ use crate::error::{Class, Failure};
 /// Triage appliance beside a CT scanner: DICOM in, universal lesion detection, MQTT out. For research use.
 #[derive(Debug, Parser)]
 #[command(name = "lesionwatch", version, max_term_width = 110, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 `demo --once` saw no alert, 64 usage, 65 bad input data, 69 a service is unavailable, 70 internal, 74 I/O, 78 configuration.\n\
-The log goes to stderr; RUST_LOG sets its level (error, warn, info, debug).")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 `demo --once` saw no alert, 64 usage, 65 bad input data, 69 a service is unavailable, 70 internal, 74 I/O, 78 configuration.\n\
+The log goes to stderr; RUST_LOG sets its level (error, warn, info, debug)."
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

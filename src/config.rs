@@ -171,8 +171,8 @@ impl Config {
     /// [`Class::Config`] with file, line, key and what to do.
     pub fn load(path: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = path else { return Self::parse("", "defaults") };
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| config_error(format!("{}: cannot read the configuration: {e}", path.display())))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| config_error(format!("{}: cannot read the configuration: {e}", path.display())))?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -278,7 +278,12 @@ fn check_dicom(raw: RawDicom) -> Result<Dicom, String> {
         ae_title,
         require_called_ae,
         max_associations,
-        max_associations_per_peer: in_range("dicom.max_associations_per_peer", raw.max_associations_per_peer.unwrap_or(max_associations), 1, 256)?,
+        max_associations_per_peer: in_range(
+            "dicom.max_associations_per_peer",
+            raw.max_associations_per_peer.unwrap_or(max_associations),
+            1,
+            256,
+        )?,
         idle_timeout: Duration::from_secs(in_range("dicom.idle_timeout_s", raw.idle_timeout_s.unwrap_or(60), 5, 3600)?),
         max_object_mib: in_range("dicom.max_object_mib", raw.max_object_mib.unwrap_or(2048), 1, 1 << 20)?,
     })

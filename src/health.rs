@@ -51,7 +51,10 @@ pub fn judge(facts: &Facts) -> (Verdict, Vec<String>) {
         reasons.push((Verdict::Failing, format!("{stage} has stopped; restart the service and keep the log")));
     }
     if facts.free_mib <= facts.reserve_mib {
-        reasons.push((Verdict::Failing, format!("disk full: {} MiB free, {} MiB reserved; new objects are refused", facts.free_mib, facts.reserve_mib)));
+        reasons.push((
+            Verdict::Failing,
+            format!("disk full: {} MiB free, {} MiB reserved; new objects are refused", facts.free_mib, facts.reserve_mib),
+        ));
     } else if facts.free_mib < facts.reserve_mib.saturating_mul(LOW_SPACE_FACTOR) {
         reasons.push((Verdict::Degraded, format!("disk nearly full: {} MiB free", facts.free_mib)));
     }

@@ -101,7 +101,10 @@ fn read(paths: &[PathBuf]) -> Result<BTreeMap<String, Vec<SliceHeader>>, Failure
     let mut refused = Vec::new();
     for file in &files {
         match header::read(file) {
-            Ok(h) => series.entry(if h.series_instance_uid.is_empty() { file.display().to_string() } else { h.series_instance_uid.clone() }).or_default().push(h),
+            Ok(h) => series
+                .entry(if h.series_instance_uid.is_empty() { file.display().to_string() } else { h.series_instance_uid.clone() })
+                .or_default()
+                .push(h),
             Err(e) => refused.push(format!("{}: {e}", file.display())),
         }
     }
@@ -143,7 +146,13 @@ fn analyse(analyst: &Analyst, headers: &[SliceHeader], force: bool, mut progress
     let plans = match eligibility::plan(headers) {
         Ok(plan) if !force => vec![plan],
         Err(reason) if !force => {
-            return vec![Done { headers: headers.to_vec(), plan: None, outcome: Outcome::NotAnalysed(reason), analysis: None, milliseconds: 0 }];
+            return vec![Done {
+                headers: headers.to_vec(),
+                plan: None,
+                outcome: Outcome::NotAnalysed(reason),
+                analysis: None,
+                milliseconds: 0,
+            }];
         }
         _ => eligibility::forced(headers),
     };
@@ -184,7 +193,9 @@ fn print_table(done: &[Done], analyst: &Analyst) {
         match (&d.outcome, &d.analysis) {
             (Outcome::NotAnalysed(r), _) => println!("\n  not analysed ({}): {}", r.code, r.text),
             (Outcome::Failed(r), _) => println!("\n  failed at {}: {}", r.code, r.text),
-            (Outcome::Analysed, Some(a)) if a.lesions.is_empty() => println!("\n  analysed in {:.1} s: no lesion at or above the operating point", d.milliseconds as f64 / 1000.0),
+            (Outcome::Analysed, Some(a)) if a.lesions.is_empty() => {
+                println!("\n  analysed in {:.1} s: no lesion at or above the operating point", d.milliseconds as f64 / 1000.0)
+            }
             (Outcome::Analysed, Some(a)) => {
                 println!("\n  analysed in {:.1} s: {} lesions", d.milliseconds as f64 / 1000.0, a.lesions.len());
                 println!("  {:>3}  {:>5}  {:<12} {:>13}  {:>8}  {:>9}  box (pixels)", "#", "score", "type", "axes mm", "instance", "z mm");
@@ -281,7 +292,8 @@ fn write_candidates(path: &Path, done: &[Done]) -> Result<(), Failure> {
         for d in done {
             let (Some(plan), Some(a)) = (&d.plan, &d.analysis) else { continue };
             for (header, position) in plan.stack.slices.iter().zip(&plan.stack.positions_mm) {
-                let nearest = a.grid.slots.iter().enumerate().min_by(|x, y| (x.1.z_mm - position).abs().total_cmp(&(y.1.z_mm - position).abs()));
+                let nearest =
+                    a.grid.slots.iter().enumerate().min_by(|x, y| (x.1.z_mm - position).abs().total_cmp(&(y.1.z_mm - position).abs()));
                 let Some((slot, at)) = nearest else { continue };
                 let image = ImageGrid {
                     rows: header.rows.unwrap_or(0).into(),

@@ -257,11 +257,14 @@ impl Worker {
 
     fn reported(&self, lesion: crate::lesion::Lesion, plan: &StackPlan) -> ReportedLesion {
         let key = &plan.stack.slices[lesion.key_slice];
-        let key_image_png = self
-            .key_images
-            .then(|| pixels::decode(&key.path).ok().and_then(|image| keyimage::draw(&image, &lesion).ok()))
-            .flatten();
-        ReportedLesion { key_sop_instance_uid: key.sop_instance_uid.clone(), key_instance_number: key.instance_number, key_image_png, lesion }
+        let key_image_png =
+            self.key_images.then(|| pixels::decode(&key.path).ok().and_then(|image| keyimage::draw(&image, &lesion).ok())).flatten();
+        ReportedLesion {
+            key_sop_instance_uid: key.sop_instance_uid.clone(),
+            key_instance_number: key.instance_number,
+            key_image_png,
+            lesion,
+        }
     }
 
     /// Drops analysed series, oldest result first, until the spool is under its quota.

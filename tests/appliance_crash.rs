@@ -31,7 +31,8 @@ fn kill_9_at_any_moment_loses_nothing_that_was_acknowledged() {
         let of_series = |rig: &Rig| {
             let mut sops = HashSet::new();
             for path in rig.spooled() {
-                let header = lesionwatch::series::header::read(&path).unwrap_or_else(|e| panic!("partial object visible: {}: {e}", path.display()));
+                let header =
+                    lesionwatch::series::header::read(&path).unwrap_or_else(|e| panic!("partial object visible: {}: {e}", path.display()));
                 lesionwatch::volume::pixels::decode(&path).unwrap_or_else(|e| panic!("partial object visible: {}: {e}", path.display()));
                 if header.series_instance_uid == uid {
                     sops.insert(header.sop_instance_uid);

@@ -19,7 +19,9 @@ fn a_reader_sees_and_acknowledges() {
     let (one, two) = (Browser::start(), Browser::start());
     for browser in [&one, &two] {
         browser.open(&format!("http://127.0.0.1:{}/", rig.page));
-        wait_for("the page", || browser.eval("return document.getElementById('state-text').textContent").as_str().filter(|t| t.contains("online")).map(|_| ()));
+        wait_for("the page", || {
+            browser.eval("return document.getElementById('state-text').textContent").as_str().filter(|t| t.contains("online")).map(|_| ())
+        });
         assert_eq!(browser.eval(OPEN), 0);
     }
     let silence = one.eval("return document.getElementById('silence').textContent");
@@ -30,13 +32,19 @@ fn a_reader_sees_and_acknowledges() {
     for browser in [&one, &two] {
         wait_for("the alert on the page", || (browser.eval(OPEN) == 1).then_some(()));
     }
-    wait_for("its picture", || one.eval("const i = document.querySelector('#open .alert .picture img'); return i && i.complete && i.naturalWidth > 100").as_bool().filter(|b| *b));
+    wait_for("its picture", || {
+        one.eval("const i = document.querySelector('#open .alert .picture img'); return i && i.complete && i.naturalWidth > 100")
+            .as_bool()
+            .filter(|b| *b)
+    });
     let text = one.eval("return document.querySelector('#open .alert').innerText");
     assert!(text.as_str().unwrap().contains("mm") && text.as_str().unwrap().contains("slices"), "{text}");
     let row = one.eval("return document.querySelector('#series tbody tr').innerText");
     assert!(row.as_str().unwrap().contains("analysed"), "{row}");
     // The page's software has it: delivery is done before a person looks.
-    wait_for("an empty outbox", || subscriber.of("status").last().filter(|s| s["outbox_depth"] == 0 && s["availability"] == "online").map(|_| ()));
+    wait_for("an empty outbox", || {
+        subscriber.of("status").last().filter(|s| s["outbox_depth"] == 0 && s["availability"] == "online").map(|_| ())
+    });
 
     one.press("j");
     one.press("a");
@@ -44,7 +52,10 @@ fn a_reader_sees_and_acknowledges() {
         wait_for("the alert closed on every page", || (browser.eval(OPEN) == 0).then_some(()));
     }
     let closed = wait_for("the acknowledgement", || subscriber.of("alerts").into_iter().find(|e| e["type"] == "acknowledged"));
-    assert_eq!((closed["acknowledgement"]["action"].as_str(), closed["series"]["series_instance_uid"].as_str()), (Some("seen"), Some(uid.as_str())));
+    assert_eq!(
+        (closed["acknowledgement"]["action"].as_str(), closed["series"]["series_instance_uid"].as_str()),
+        (Some("seen"), Some(uid.as_str()))
+    );
     wait_for("an empty outbox", || subscriber.of("status").last().filter(|s| s["outbox_depth"] == 0).map(|_| ()));
 }
 
@@ -69,7 +80,14 @@ fn other_sites_and_other_names_are_refused() {
     assert!(get(&own, "/metrics").contains("lesionwatch_objects_stored_total"));
     assert!(get(&own, "/").contains("content-security-policy"));
     assert!(get("attacker.example", "/api/alerts").starts_with("HTTP/1.1 421"));
-    let post = |origin: &str, kind: &str| http(rig.page, &format!("POST /api/alerts/x/ack HTTP/1.1\r\nHost: {own}\r\nOrigin: {origin}\r\nContent-Type: {kind}\r\nContent-Length: 17\r\nConnection: close\r\n\r\n{{\"action\":\"seen\"}}"));
+    let post = |origin: &str, kind: &str| {
+        http(
+            rig.page,
+            &format!(
+                "POST /api/alerts/x/ack HTTP/1.1\r\nHost: {own}\r\nOrigin: {origin}\r\nContent-Type: {kind}\r\nContent-Length: 17\r\nConnection: close\r\n\r\n{{\"action\":\"seen\"}}"
+            ),
+        )
+    };
     assert!(post("http://attacker.example", "application/json").starts_with("HTTP/1.1 403"));
     assert!(post(&format!("http://{own}"), "text/plain").starts_with("HTTP/1.1 403"));
     assert!(post(&format!("http://{own}"), "application/json").starts_with("HTTP/1.1 404"));

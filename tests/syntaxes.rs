@@ -26,7 +26,16 @@ fn lossless_syntaxes_give_the_same_hu() {
     let reference = image("1.2.840.10008.1.2.1");
     assert_eq!((reference.rows, reference.cols), (512, 512));
     assert!(reference.hu.iter().any(|v| *v > 1000) && reference.hu.contains(&-1024));
-    for uid in ["1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"] {
+    for uid in [
+        "1.2.840.10008.1.2",
+        "1.2.840.10008.1.2.2",
+        "1.2.840.10008.1.2.1.99",
+        "1.2.840.10008.1.2.5",
+        "1.2.840.10008.1.2.4.57",
+        "1.2.840.10008.1.2.4.70",
+        "1.2.840.10008.1.2.4.80",
+        "1.2.840.10008.1.2.4.90",
+    ] {
         assert!(image(uid) == reference, "{uid} differs: {:?}", difference(uid));
     }
 }
@@ -34,7 +43,8 @@ fn lossless_syntaxes_give_the_same_hu() {
 #[test]
 fn lossy_syntaxes_stay_within_their_loss() {
     // Largest difference as the encodings were made: 1 and 5 stored units; 8 bits at 32 HU a step, and the loss on top.
-    for (uid, mean, most) in [("1.2.840.10008.1.2.4.81", 1.0, 1), ("1.2.840.10008.1.2.4.91", 2.0, 5), ("1.2.840.10008.1.2.4.50", 30.0, 700)] {
+    for (uid, mean, most) in [("1.2.840.10008.1.2.4.81", 1.0, 1), ("1.2.840.10008.1.2.4.91", 2.0, 5), ("1.2.840.10008.1.2.4.50", 30.0, 700)]
+    {
         let (found_mean, found_most) = difference(uid);
         assert!(found_mean <= mean && found_most <= most, "{uid}: mean {found_mean}, most {found_most}");
     }
@@ -52,7 +62,8 @@ fn syntaxes_without_a_decoder_are_refused_by_name() {
 
 #[test]
 fn cut_and_mangled_files_are_errors() {
-    for uid in ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"] {
+    for uid in ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"]
+    {
         let bytes = std::fs::read(file(uid)).unwrap();
         for cut in [200, bytes.len() / 10, bytes.len() / 2] {
             let temp = tempfile::NamedTempFile::new().unwrap();

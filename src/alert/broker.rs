@@ -57,7 +57,13 @@ pub fn start(address: SocketAddr, v311: bool) -> Result<SocketAddr, BrokerError>
     };
     let servers = Some(HashMap::from([("1".to_owned(), settings)]));
     let config = Config {
-        router: RouterConfig { max_connections: MOST_CLIENTS, max_outgoing_packet_count: 200, max_segment_size: SEGMENT_BYTES, max_segment_count: SEGMENTS, ..RouterConfig::default() },
+        router: RouterConfig {
+            max_connections: MOST_CLIENTS,
+            max_outgoing_packet_count: 200,
+            max_segment_size: SEGMENT_BYTES,
+            max_segment_count: SEGMENTS,
+            ..RouterConfig::default()
+        },
         v4: if v311 { servers.clone() } else { None },
         v5: if v311 { None } else { servers },
         ..Config::default()

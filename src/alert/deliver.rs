@@ -80,7 +80,19 @@ impl Delivery {
         let shared = Arc::clone(&connected);
         let expire = options.expire;
         let thread = std::thread::Builder::new().name("delivery".into()).spawn(move || {
-            let worker = Worker { base, boot_id, link, journal, facts, connected: shared, offered: HashMap::new(), in_flight: 0, cursor: 0, said: None, expire };
+            let worker = Worker {
+                base,
+                boot_id,
+                link,
+                journal,
+                facts,
+                connected: shared,
+                offered: HashMap::new(),
+                in_flight: 0,
+                cursor: 0,
+                said: None,
+                expire,
+            };
             worker.run(&inbox, &happened);
         });
         if let Err(e) = &thread {
@@ -276,7 +288,8 @@ impl Worker {
 
     fn say_status(&mut self) {
         let depth = self.depth();
-        let old = self.said.as_ref().is_none_or(|(when, facts, said)| when.elapsed() > STATUS_EVERY || *facts != self.facts || *said != depth);
+        let old =
+            self.said.as_ref().is_none_or(|(when, facts, said)| when.elapsed() > STATUS_EVERY || *facts != self.facts || *said != depth);
         if old && self.is_connected() {
             let payload = status("online", &self.boot_id, &self.facts, depth);
             if self.link.publish(NO_TOKEN, format!("{}/status", self.base), payload, true) {

@@ -207,7 +207,9 @@ impl Journal {
     /// # Errors
     /// SQLite's.
     pub fn waiting(&self, after: i64, most: usize) -> Sql<Vec<Message>> {
-        let mut rows = self.db.prepare("SELECT seq, topic, kind, payload, first_slice_ms FROM outbox WHERE done_ms IS NULL AND seq > ?1 ORDER BY seq LIMIT ?2")?;
+        let mut rows = self.db.prepare(
+            "SELECT seq, topic, kind, payload, first_slice_ms FROM outbox WHERE done_ms IS NULL AND seq > ?1 ORDER BY seq LIMIT ?2",
+        )?;
         rows.query_map(params![after, most as i64], |r| {
             let kind = match r.get::<_, i64>(2)? {
                 0 => Kind::Alert,
@@ -224,7 +226,9 @@ impl Journal {
     /// # Errors
     /// SQLite's.
     pub fn depth(&self) -> Sql<usize> {
-        self.db.query_row("SELECT count(*) FROM outbox WHERE done_ms IS NULL AND kind <> 1", [], |r| r.get::<_, i64>(0)).map(|n| usize::try_from(n).unwrap_or(0))
+        self.db
+            .query_row("SELECT count(*) FROM outbox WHERE done_ms IS NULL AND kind <> 1", [], |r| r.get::<_, i64>(0))
+            .map(|n| usize::try_from(n).unwrap_or(0))
     }
 
     /// Fills in `timing_ms.offered` of a message that is offered for the first time; returns what to send from now on.
@@ -247,7 +251,10 @@ impl Journal {
     /// # Errors
     /// SQLite's.
     pub fn delivered(&mut self, seq: i64, now: Timestamp) -> Sql<bool> {
-        let done = self.db.execute("UPDATE outbox SET done_ms = ?2 WHERE seq = ?1 AND kind = ?3 AND done_ms IS NULL", params![seq, now.as_millisecond(), Kind::Note.code()])?;
+        let done = self.db.execute(
+            "UPDATE outbox SET done_ms = ?2 WHERE seq = ?1 AND kind = ?3 AND done_ms IS NULL",
+            params![seq, now.as_millisecond(), Kind::Note.code()],
+        )?;
         Ok(done > 0)
     }
 
@@ -312,7 +319,8 @@ impl Journal {
     /// # Errors
     /// SQLite's.
     pub fn open_alerts(&self, now: Timestamp) -> Sql<OpenAlerts> {
-        let mut rows = self.db.prepare("SELECT alert_id, version, priority, opened_ms FROM alerts WHERE state = 'open' ORDER BY opened_ms")?;
+        let mut rows =
+            self.db.prepare("SELECT alert_id, version, priority, opened_ms FROM alerts WHERE state = 'open' ORDER BY opened_ms")?;
         let open = rows.query_map([], |r| {
             let opened_at = Timestamp::from_millisecond(r.get(3)?).unwrap_or_default();
             Ok(OpenAlert { alert_id: r.get(0)?, version: r.get(1)?, priority: r.get(2)?, opened_at: rfc3339(opened_at) })
@@ -325,7 +333,9 @@ type AlertRow = (u32, String, String, Body);
 
 fn alert(tx: &Transaction<'_>, id: &str) -> Sql<Option<AlertRow>> {
     let row = tx
-        .query_row("SELECT version, priority, state, body FROM alerts WHERE alert_id = ?1", [id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get::<_, Vec<u8>>(3).or_else(|_| r.get::<_, String>(3).map(String::into_bytes))?)))
+        .query_row("SELECT version, priority, state, body FROM alerts WHERE alert_id = ?1", [id], |r| {
+            Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get::<_, Vec<u8>>(3).or_else(|_| r.get::<_, String>(3).map(String::into_bytes))?))
+        })
         .optional()?;
     row.map(|(version, priority, state, body)| Ok((version, priority, state, serde_json::from_slice(&body).map_err(convert)?))).transpose()
 }
@@ -351,7 +361,15 @@ impl Outbox<'_> {
         self.tx.query_row("UPDATE meta SET value = value + 1 WHERE key = 'seq' RETURNING value", [], |r| r.get(0))
     }
 
-    fn message(&self, seq: i64, topic: &str, kind: Kind, alert_id: Option<&str>, version: u32, payload: &(impl AsRef<[u8]> + ?Sized)) -> Sql<()> {
+    fn message(
+        &self,
+        seq: i64,
+        topic: &str,
+        kind: Kind,
+        alert_id: Option<&str>,
+        version: u32,
+        payload: &(impl AsRef<[u8]> + ?Sized),
+    ) -> Sql<()> {
         let first = self.first_slice_ms.filter(|_| kind != Kind::Image);
         self.tx.execute(
             "INSERT INTO outbox (seq, topic, kind, alert_id, version, payload, first_slice_ms, created_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -360,7 +378,15 @@ impl Outbox<'_> {
         Ok(())
     }
 
-    fn event(&mut self, event_type: EventType, id: &str, version: u32, priority: &str, body: Body, acknowledgement: Option<Ack>) -> Sql<()> {
+    fn event(
+        &mut self,
+        event_type: EventType,
+        id: &str,
+        version: u32,
+        priority: &str,
+        body: Body,
+        acknowledgement: Option<Ack>,
+    ) -> Sql<()> {
         let seq = self.next_seq()?;
         let event = Event {
             schema: SCHEMA.into(),

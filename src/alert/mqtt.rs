@@ -151,7 +151,11 @@ impl Target {
             return Err(bad());
         }
         let secret = |path: &PathBuf| std::fs::read(path).map_err(|source| LinkError::Secret { path: path.clone(), source });
-        let login = options.login.as_ref().map(|(user, file)| Ok((user.clone(), String::from_utf8_lossy(&secret(file)?).trim_end().to_owned()))).transpose()?;
+        let login = options
+            .login
+            .as_ref()
+            .map(|(user, file)| Ok((user.clone(), String::from_utf8_lossy(&secret(file)?).trim_end().to_owned())))
+            .transpose()?;
         Ok(Self { host: host.trim_matches(['[', ']']).to_owned(), port, tls, ca: options.ca_file.as_ref().map(secret).transpose()?, login })
     }
 
@@ -339,13 +343,25 @@ mod tests {
     use super::*;
 
     fn target(url: &str) -> Result<Target, LinkError> {
-        let options = LinkOptions { url: url.into(), v311: false, client_id: "x".into(), login: None, ca_file: None, will: None, subscribe: Vec::new() };
+        let options = LinkOptions {
+            url: url.into(),
+            v311: false,
+            client_id: "x".into(),
+            login: None,
+            ca_file: None,
+            will: None,
+            subscribe: Vec::new(),
+        };
         Target::read(&options)
     }
 
     #[test]
     fn urls_are_taken_apart() {
-        for (url, host, port, tls) in [("mqtt://broker", "broker", 1883, false), ("mqtts://b.example:99/", "b.example", 99, true), ("mqtt://[::1]:1884", "::1", 1884, false)] {
+        for (url, host, port, tls) in [
+            ("mqtt://broker", "broker", 1883, false),
+            ("mqtts://b.example:99/", "b.example", 99, true),
+            ("mqtt://[::1]:1884", "::1", 1884, false),
+        ] {
             let t = target(url).unwrap();
             assert_eq!((t.host.as_str(), t.port, t.tls), (host, port, tls));
         }

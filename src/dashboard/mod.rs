@@ -83,11 +83,23 @@ impl Dashboard {
         let (change, changed) = watch::channel(0);
         let (server_stop, server_stopped) = watch::channel(false);
         let list = Arc::new(Mutex::new(ReadingList::default()));
-        let shared =
-            Shared { list: Arc::clone(&list), changed, acks, metrics, title: format!("{} / {}", options.site, options.device), port: address.port() };
+        let shared = Shared {
+            list: Arc::clone(&list),
+            changed,
+            acks,
+            metrics,
+            title: format!("{} / {}", options.site, options.device),
+            port: address.port(),
+        };
         let feed = Feed { base, link, list, change };
-        std::thread::Builder::new().name("dashboard-feed".into()).spawn(move || feed.run(&happened, &ack_inbox, &stopped)).map_err(fault)?;
-        std::thread::Builder::new().name("dashboard-http".into()).spawn(move || server::serve(socket, shared, server_stopped)).map_err(fault)?;
+        std::thread::Builder::new()
+            .name("dashboard-feed".into())
+            .spawn(move || feed.run(&happened, &ack_inbox, &stopped))
+            .map_err(fault)?;
+        std::thread::Builder::new()
+            .name("dashboard-http".into())
+            .spawn(move || server::serve(socket, shared, server_stopped))
+            .map_err(fault)?;
         Ok(Self { address, _stop: (stop, server_stop) })
     }
 
@@ -159,7 +171,8 @@ impl Feed {
 
     /// An event that was taken in is answered `received`, a repeat again: the first answer may not have arrived.
     fn event(&self, event: Event) {
-        let wants_answer = matches!(event.event_type, EventType::Opened | EventType::Updated | EventType::Superseded | EventType::Retracted);
+        let wants_answer =
+            matches!(event.event_type, EventType::Opened | EventType::Updated | EventType::Superseded | EventType::Retracted);
         let ack = Ack {
             alert_id: event.alert_id.clone(),
             version: event.version,

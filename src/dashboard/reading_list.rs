@@ -50,7 +50,9 @@ impl ReadingList {
         if newer {
             let open = matches!(event.event_type, EventType::Opened | EventType::Updated | EventType::Superseded);
             let closed_by = match (&event.event_type, &event.acknowledgement) {
-                (EventType::Acknowledged, Some(ack)) => Some(format!("{:?} by {}", ack.action, if ack.by.is_empty() { "somebody" } else { &ack.by }).to_lowercase()),
+                (EventType::Acknowledged, Some(ack)) => {
+                    Some(format!("{:?} by {}", ack.action, if ack.by.is_empty() { "somebody" } else { &ack.by }).to_lowercase())
+                }
                 (EventType::Retracted, _) => Some("retracted".into()),
                 (EventType::Expired, _) => Some("expired".into()),
                 _ => None,
@@ -124,7 +126,8 @@ impl ReadingList {
     /// What the page draws: open alerts first, by priority, then the newest.
     #[must_use]
     pub fn view(&self) -> Value {
-        let rank = |a: &ShownAlert| (!a.open, ["high", "normal", "low"].iter().position(|p| *p == a.event.priority).unwrap_or(3), -a.event.seq);
+        let rank =
+            |a: &ShownAlert| (!a.open, ["high", "normal", "low"].iter().position(|p| *p == a.event.priority).unwrap_or(3), -a.event.seq);
         let mut alerts: Vec<&ShownAlert> = self.alerts.values().collect();
         alerts.sort_by_key(|a| rank(a));
         let mut series: Vec<&ResultDocument> = self.series.values().collect();

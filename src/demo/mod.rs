@@ -21,7 +21,8 @@ use crate::error::{Class, Failure};
 /// The sample CT, packed by the build script. See `sample/ATTRIBUTION.md`.
 static SAMPLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sample.tar"));
 /// Names whose data the sample is, as its licence asks.
-const ATTRIBUTION: &str = "Armato III et al. (2015), Data From LIDC-IDRI, The Cancer Imaging Archive, doi.org/10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0";
+const ATTRIBUTION: &str =
+    "Armato III et al. (2015), Data From LIDC-IDRI, The Cancer Imaging Archive, doi.org/10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0";
 
 /// The sample's files: name, Part 10 bytes.
 ///
@@ -81,7 +82,13 @@ embedded_listen = "127.0.0.1:0"
 listen = "127.0.0.1:0"
 "#;
 
-fn watch(appliance: &Appliance, config: &Config, files: &[(String, Vec<u8>)], args: &DemoArgs, stop: &Arc<AtomicBool>) -> Result<(), Failure> {
+fn watch(
+    appliance: &Appliance,
+    config: &Config,
+    files: &[(String, Vec<u8>)],
+    args: &DemoArgs,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), Failure> {
     let base = format!("lesionwatch/{}/{}", config.site, config.device);
     let options = LinkOptions {
         client_id: format!("demo-{}", uuid::Uuid::now_v7()),
@@ -105,7 +112,14 @@ fn watch(appliance: &Appliance, config: &Config, files: &[(String, Vec<u8>)], ar
                 println!("\nalert after {:.2} s, over MQTT:", pushed.elapsed().as_secs_f64());
                 print_event(&event);
                 // The demo's own subscriber has it: delivery is done.
-                let ack = Ack { alert_id: event.alert_id, version: event.version, action: Action::Received, by: "demo".into(), role: "software".into(), at: String::new() };
+                let ack = Ack {
+                    alert_id: event.alert_id,
+                    version: event.version,
+                    action: Action::Received,
+                    by: "demo".into(),
+                    role: "software".into(),
+                    at: String::new(),
+                };
                 let _ = link.publish(0, format!("{base}/ack"), serde_json::to_vec(&ack).unwrap_or_default(), false);
                 alerts += 1;
                 if args.once {
@@ -114,9 +128,17 @@ fn watch(appliance: &Appliance, config: &Config, files: &[(String, Vec<u8>)], ar
             }
             Ok(Happened::Message { payload, .. }) => {
                 let Ok(result) = serde_json::from_slice::<ResultDocument>(&payload) else { continue };
-                println!("\nresult: {} ({} lesions) {}", result.body.outcome, result.body.lesions.len(), result.body.reason.map(|r| r.text).unwrap_or_default());
+                println!(
+                    "\nresult: {} ({} lesions) {}",
+                    result.body.outcome,
+                    result.body.lesions.len(),
+                    result.body.reason.map(|r| r.text).unwrap_or_default()
+                );
                 if args.once && result.body.lesions.is_empty() {
-                    return Err(Failure::new(Class::NotMet, "the sample was analysed and nothing reached the operating point, so there is no alert"));
+                    return Err(Failure::new(
+                        Class::NotMet,
+                        "the sample was analysed and nothing reached the operating point, so there is no alert",
+                    ));
                 }
                 if !args.once {
                     println!("running until Ctrl-C");
@@ -133,7 +155,8 @@ fn watch(appliance: &Appliance, config: &Config, files: &[(String, Vec<u8>)], ar
 }
 
 fn push(appliance: &Appliance, files: &[(String, Vec<u8>)], pause_ms: u64) -> Result<(), Failure> {
-    let style = ProgressStyle::with_template("sending {bar:40} {pos}/{len} slices  {per_sec}").map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
+    let style = ProgressStyle::with_template("sending {bar:40} {pos}/{len} slices  {per_sec}")
+        .map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
     let bar = ProgressBar::new(files.len() as u64).with_style(style);
     let sent = sender::send(appliance.dicom_addr(), "LESIONWATCH", files, |n| {
         bar.set_position(n as u64);

@@ -183,7 +183,10 @@ impl Bundle {
             let entry = entry.map_err(|e| fault(path, &e))?;
             let size = entry.metadata().map_err(|e| fault(&entry.path(), &e))?;
             if size.is_file() && size.len() <= MOST_BYTES {
-                files.insert(entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).map_err(|e| fault(&entry.path(), &e))?);
+                files.insert(
+                    entry.file_name().to_string_lossy().into_owned(),
+                    fs::read(entry.path()).map_err(|e| fault(&entry.path(), &e))?,
+                );
             }
         }
         Self::from_files(&files)
@@ -239,7 +242,13 @@ impl Bundle {
     ///
     /// # Errors
     /// I/O; weights that do not fit the network.
-    pub fn write(folder: &Path, mut description: Description, weights: &FoldedWeights, card: &str, reference: &mut dyn Engine) -> Result<(), BundleError> {
+    pub fn write(
+        folder: &Path,
+        mut description: Description,
+        weights: &FoldedWeights,
+        card: &str,
+        reference: &mut dyn Engine,
+    ) -> Result<(), BundleError> {
         weights.check(&description.network).map_err(|reason| content(WEIGHTS, reason))?;
         let graph = |file: &str, graph: &Graph| onnx::write(file, graph, weights).map_err(|reason| content(file, reason));
         let mut files = Files::new();
@@ -267,7 +276,12 @@ impl Bundle {
         let got = run(engine, &self.test.slots).map_err(|reason| content(SELF_TEST, reason))?;
         for (level, (got, expected)) in got.iter().zip(&self.test.expected).enumerate() {
             let largest = expected.data.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-            let worst = got.data.iter().zip(&expected.data).map(|(a, b)| (a - b).abs() / largest).fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) });
+            let worst = got
+                .data
+                .iter()
+                .zip(&expected.data)
+                .map(|(a, b)| (a - b).abs() / largest)
+                .fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) });
             if got.data.len() != expected.data.len() || worst > tolerance {
                 return Err(BundleError::SelfTest { engine: engine.name().into(), level, difference: worst, tolerance });
             }
@@ -285,7 +299,11 @@ impl Bundle {
 impl Description {
     fn check(&self) -> Result<(), String> {
         self.network.check()?;
-        let here = Input { spacing_mm: crate::volume::frame::SPACING_MM, step_mm: crate::volume::slots::STEP_MM, windows_hu: crate::volume::window::WINDOWS_HU };
+        let here = Input {
+            spacing_mm: crate::volume::frame::SPACING_MM,
+            step_mm: crate::volume::slots::STEP_MM,
+            windows_hu: crate::volume::window::WINDOWS_HU,
+        };
         if self.input != here {
             return Err(format!("[input] is {:?}, this program makes {here:?}", self.input));
         }

@@ -38,7 +38,8 @@ impl CandleEngine {
         for c in [&encoder, &heads].into_iter().flat_map(Graph::convs) {
             let layer = weights.layer(c).map_err(|reason| EngineError::Unavailable { engine: NAME, reason })?;
             let shape = (c.kernel, c.kernel, c.inputs, c.outputs);
-            let tensors = Tensor::from_slice(&layer.weights, shape, &device).and_then(|w| Ok((w, Tensor::from_slice(&layer.bias, c.outputs, &device)?)));
+            let tensors = Tensor::from_slice(&layer.weights, shape, &device)
+                .and_then(|w| Ok((w, Tensor::from_slice(&layer.bias, c.outputs, &device)?)));
             layers.insert(c.name.clone(), tensors.map_err(|e| EngineError::Unavailable { engine: NAME, reason: e.to_string() })?);
         }
         Ok(Self(Arc::new(Network { context: spec.context, encoder, heads, layers, device })))
@@ -77,7 +78,8 @@ impl Network {
             .map(|level| {
                 let node = &self.heads.nodes[level];
                 let (h, w, c) = (h / node.stride, w / node.stride, node.channels / self.context);
-                let slots = window.iter().map(|f| Tensor::from_slice(&f.levels[level], (1, h, w, c), &self.device)).collect::<Result<Vec<_>>>()?;
+                let slots =
+                    window.iter().map(|f| Tensor::from_slice(&f.levels[level], (1, h, w, c), &self.device)).collect::<Result<Vec<_>>>()?;
                 Tensor::cat(&slots, 3)
             })
             .collect::<Result<Vec<_>>>()?;

@@ -124,7 +124,13 @@ pub fn backward_input(shape: Shape, grad: &[f32], weights: &[f32]) -> Vec<f32> {
         for first in (0..oh).step_by(rows) {
             let count = rows.min(oh - first);
             columns.resize(count * ow * k, 0.0);
-            matmul(columns, (count * ow, n, k), (&grad[first * ow * n..(first + count) * ow * n], Order::Rows), (weights, Order::Columns), false);
+            matmul(
+                columns,
+                (count * ow, n, k),
+                (&grad[first * ow * n..(first + count) * ow * n], Order::Rows),
+                (weights, Order::Columns),
+                false,
+            );
             col2im(shape, columns, first, count, out);
         }
     });

@@ -14,7 +14,13 @@ pub enum Order {
 ///
 /// # Panics
 /// Where a slice is shorter than its shape says (a defect of the caller).
-pub fn matmul(out: &mut [f32], (m, k, n): (usize, usize, usize), (a, a_order): (&[f32], Order), (b, b_order): (&[f32], Order), accumulate: bool) {
+pub fn matmul(
+    out: &mut [f32],
+    (m, k, n): (usize, usize, usize),
+    (a, a_order): (&[f32], Order),
+    (b, b_order): (&[f32], Order),
+    accumulate: bool,
+) {
     assert!(out.len() >= m * n && a.len() >= m * k && b.len() >= k * n, "matmul of {m}x{k}x{n} on slices too short");
     let strides = |order, rows: usize, cols: usize| match order {
         // (column stride, row stride)

@@ -241,7 +241,8 @@ impl Builder {
     /// Lateral 1×1 + upsampled coarser level, then 3×3.
     fn merge(&mut self, name: &str, lateral: usize, coarser: usize, channels: usize) -> usize {
         let stride = self.nodes[lateral].stride;
-        let coarser = if self.nodes[coarser].channels == channels { coarser } else { self.conv(&format!("{name}.narrow"), coarser, 1, 1, channels) };
+        let coarser =
+            if self.nodes[coarser].channels == channels { coarser } else { self.conv(&format!("{name}.narrow"), coarser, 1, 1, channels) };
         let lateral = self.conv(&format!("{name}.lateral"), lateral, 1, 1, channels);
         let up = self.push(Op::Upsample(coarser), channels, stride);
         let sum = self.push(Op::Add(lateral, up), channels, stride);

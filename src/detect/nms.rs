@@ -12,9 +12,9 @@ pub const MOST_KEPT: usize = 100;
 /// Best score first; equal scores by box, so that the order of arrival decides nothing.
 #[must_use]
 pub fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
-    b.score.total_cmp(&a.score).then_with(|| {
-        a.box_px.iter().zip(&b.box_px).map(|(a, b)| a.total_cmp(b)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
-    })
+    b.score
+        .total_cmp(&a.score)
+        .then_with(|| a.box_px.iter().zip(&b.box_px).map(|(a, b)| a.total_cmp(b)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal))
 }
 
 /// Intersection over union with the +1 pixel convention of the DeepLesion evaluation: a box from 3 to 3 is one pixel wide.

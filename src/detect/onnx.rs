@@ -3,8 +3,8 @@
 use prost::Message;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto,
-    tensor_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    attribute_proto, tensor_proto, type_proto,
 };
 
 use super::network::{Conv, Graph, Op};
@@ -28,7 +28,11 @@ pub fn write(name: &str, graph: &Graph, weights: &FoldedWeights) -> Result<Vec<u
             Op::Input => inputs.push(map_info(&value(i), node.channels, inputs.len())),
             Op::Conv(c, x) => {
                 let layer = weights.layer(c)?;
-                initializers.push(floats(&format!("{}.w", c.name), &[c.outputs, c.inputs, c.kernel, c.kernel], &channel_first(c, &layer.weights)));
+                initializers.push(floats(
+                    &format!("{}.w", c.name),
+                    &[c.outputs, c.inputs, c.kernel, c.kernel],
+                    &channel_first(c, &layer.weights),
+                ));
                 initializers.push(floats(&format!("{}.b", c.name), &[c.outputs], &layer.bias));
                 let sum = if c.norm_relu { format!("{}.sum", c.name) } else { value(i) };
                 nodes.push(conv(c, &value(*x), &sum));
@@ -47,7 +51,14 @@ pub fn write(name: &str, graph: &Graph, weights: &FoldedWeights) -> Result<Vec<u
         }
     }
     let outputs = graph.outputs.iter().map(|o| map_info(&value(*o), graph.nodes[*o].channels, 0)).collect();
-    let graph = GraphProto { name: name.to_owned(), node: nodes, initializer: initializers, input: inputs, output: outputs, ..GraphProto::default() };
+    let graph = GraphProto {
+        name: name.to_owned(),
+        node: nodes,
+        initializer: initializers,
+        input: inputs,
+        output: outputs,
+        ..GraphProto::default()
+    };
     let model = ModelProto {
         ir_version: IR_VERSION,
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],

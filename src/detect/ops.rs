@@ -78,7 +78,13 @@ pub fn upsample(x: &Tensor) -> Result<Tensor> {
         return x.contiguous()?.apply_op1(UpsampleOp);
     }
     let (b, h, w, c) = x.dims4()?;
-    x.reshape((b, h, 1, w, c))?.broadcast_as((b, h, 2, w, c))?.contiguous()?.reshape((b, 2 * h, w, 1, c))?.broadcast_as((b, 2 * h, w, 2, c))?.contiguous()?.reshape((b, 2 * h, 2 * w, c))
+    x.reshape((b, h, 1, w, c))?
+        .broadcast_as((b, h, 2, w, c))?
+        .contiguous()?
+        .reshape((b, 2 * h, w, 1, c))?
+        .broadcast_as((b, 2 * h, w, 2, c))?
+        .contiguous()?
+        .reshape((b, 2 * h, 2 * w, c))
 }
 
 /// The values of a contiguous f32 tensor on the CPU.
@@ -288,8 +294,10 @@ impl CustomOp3 for NormReluOp {
                         let offset: Vec<f32> = (0..channels).map(|c| (first[c] / n) as f32 - mean[c] * slope[c]).collect();
                         let mut by_x = vec![0.0; x_values.len()];
                         let width = CHUNK_CELLS * channels;
-                        by_x.par_chunks_mut(width).zip(x_values.par_chunks(width)).zip(y.par_chunks(width).zip(g.par_chunks(width))).for_each(
-                            |((out, x), (y, g))| {
+                        by_x.par_chunks_mut(width)
+                            .zip(x_values.par_chunks(width))
+                            .zip(y.par_chunks(width).zip(g.par_chunks(width)))
+                            .for_each(|((out, x), (y, g))| {
                                 let cells = x.chunks_exact(channels).zip(y.chunks_exact(channels).zip(g.chunks_exact(channels)));
                                 let (scale, offset, slope) = (&scale[..channels], &offset[..channels], &slope[..channels]);
                                 for (out, (x, (y, g))) in out.chunks_exact_mut(channels).zip(cells) {
@@ -299,8 +307,7 @@ impl CustomOp3 for NormReluOp {
                                         out[c] = scale[c] * (g - offset[c] - x[c] * slope[c]);
                                     }
                                 }
-                            },
-                        );
+                            });
                         Ok((
                             Some(Tensor::from_vec(by_x, x.shape(), device)?),
                             Some(Tensor::from_vec(by_gamma, gamma.shape(), device)?),

@@ -56,7 +56,8 @@ pub fn choose(bundle: &Bundle, prefer: &str) -> Result<Choice, EngineError> {
     match best {
         Some((_, engine)) => Ok(Choice { engine, trials }),
         None => {
-            let reasons: Vec<String> = trials.iter().filter_map(|t| t.outcome.as_ref().err().map(|e| format!("{}: {e}", t.engine))).collect();
+            let reasons: Vec<String> =
+                trials.iter().filter_map(|t| t.outcome.as_ref().err().map(|e| format!("{}: {e}", t.engine))).collect();
             Err(EngineError::Unavailable { engine: "auto", reason: reasons.join("; ") })
         }
     }

@@ -32,7 +32,13 @@ pub fn write(folder: &Path) -> Result<(), BundleError> {
         network: spec,
         input: Input { spacing_mm: frame::SPACING_MM, step_mm: slots::STEP_MM, windows_hu: window::WINDOWS_HU },
         classes: super::TYPE_NAMES.map(str::to_owned).to_vec(),
-        operating_points: vec![OperatingPoint { name: "default".into(), score: 0.5, fp_per_image: 0.0, sensitivity: 0.0, measured_on: "nothing".into() }],
+        operating_points: vec![OperatingPoint {
+            name: "default".into(),
+            score: 0.5,
+            fp_per_image: 0.0,
+            sensitivity: 0.0,
+            measured_on: "nothing".into(),
+        }],
         calibration: vec![[0.0, 0.0], [1.0, 1.0]],
         files: Default::default(),
     };

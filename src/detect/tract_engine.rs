@@ -43,7 +43,9 @@ impl TractEngine {
     /// [`EngineError::Unavailable`] where one is no ONNX model.
     pub fn new(spec: &NetworkSpec, encoder: &[u8], heads: &[u8]) -> Result<Self, EngineError> {
         let parse = |bytes: &[u8]| {
-            tract_onnx::onnx().model_for_read(&mut Cursor::new(bytes)).map_err(|e| EngineError::Unavailable { engine: NAME, reason: e.to_string() })
+            tract_onnx::onnx()
+                .model_for_read(&mut Cursor::new(bytes))
+                .map_err(|e| EngineError::Unavailable { engine: NAME, reason: e.to_string() })
         };
         let (encoder, heads) = (parse(encoder)?, parse(heads)?);
         Ok(Self(Arc::new(Network { spec: spec.clone(), encoder, heads, plans: Mutex::new(HashMap::new()) })))

@@ -236,7 +236,8 @@ mod tests {
     fn every_variable_gets_a_gradient() {
         let net = TrainNet::new(&NetworkSpec::tiny(), &Device::Cpu, 1).unwrap();
         let x = Tensor::rand(0f32, 1f32, (2, 32, 32, 3), &Device::Cpu).unwrap();
-        let loss = net.forward(&x, 1, true).unwrap().iter().map(|y| y.sqr().unwrap().sum_all().unwrap()).reduce(|a, b| (a + b).unwrap()).unwrap();
+        let loss =
+            net.forward(&x, 1, true).unwrap().iter().map(|y| y.sqr().unwrap().sum_all().unwrap()).reduce(|a, b| (a + b).unwrap()).unwrap();
         let grads = loss.backward().unwrap();
         for (name, var) in net.vars() {
             assert!(grads.get(&var).is_some(), "{name}");

@@ -197,8 +197,10 @@ struct About {
 }
 
 fn export(args: &ExportArgs) -> Result<(), Failure> {
-    let read = |path: &std::path::Path| std::fs::read_to_string(path).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())));
-    let about: About = toml::from_str(&read(&args.about)?).map_err(|e| Failure::new(Class::Config, format!("{}: {e}", args.about.display())))?;
+    let read =
+        |path: &std::path::Path| std::fs::read_to_string(path).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())));
+    let about: About =
+        toml::from_str(&read(&args.about)?).map_err(|e| Failure::new(Class::Config, format!("{}: {e}", args.about.display())))?;
     let card = read(&args.about.parent().unwrap_or(std::path::Path::new(".")).join(&about.card))?;
     let mut scans = dataset::read(&args.ct, &[])?;
     scans.retain(|s| s.name == args.validation);

@@ -44,7 +44,8 @@ pub struct Scan {
 pub fn read(root: &Path, skip: &[String]) -> Result<Vec<Scan>, Failure> {
     let io = |path: &Path, e: &dyn std::fmt::Display| Failure::new(Class::Io, format!("{}: {e}", path.display()));
     let disease = disease_table(&root.join("REAL-DISEASE.csv"))?;
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(root).map_err(|e| io(root, &e))?.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.is_dir()).collect();
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(root).map_err(|e| io(root, &e))?.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.is_dir()).collect();
     folders.sort();
     let mut scans = Vec::new();
     for folder in folders {
@@ -52,7 +53,8 @@ pub fn read(root: &Path, skip: &[String]) -> Result<Vec<Scan>, Failure> {
         if skip.contains(&name) {
             continue;
         }
-        let files: Vec<PathBuf> = std::fs::read_dir(&folder).map_err(|e| io(&folder, &e))?.filter_map(|e| e.ok().map(|e| e.path())).collect();
+        let files: Vec<PathBuf> =
+            std::fs::read_dir(&folder).map_err(|e| io(&folder, &e))?.filter_map(|e| e.ok().map(|e| e.path())).collect();
         let mut read: Vec<(ImageGrid, ScanSlice)> = files
             .par_iter()
             .filter(|p| p.extension().is_some_and(|e| e == "dcm"))
@@ -63,12 +65,16 @@ pub fn read(root: &Path, skip: &[String]) -> Result<Vec<Scan>, Failure> {
             scans.extend(read.into_iter().map(|(grid, s)| Scan { name: name.clone(), grid, spacing_mm: 5.0, slices: vec![s] }));
         } else if let Some(grid) = read.first().map(|r| r.0) {
             let slices: Vec<ScanSlice> = read.into_iter().filter(|(g, _)| *g == grid).map(|(_, s)| s).collect();
-            let spacing_mm = if slices.len() > 1 { (slices[slices.len() - 1].z_mm - slices[0].z_mm) / (slices.len() - 1) as f64 } else { 5.0 };
+            let spacing_mm =
+                if slices.len() > 1 { (slices[slices.len() - 1].z_mm - slices[0].z_mm) / (slices.len() - 1) as f64 } else { 5.0 };
             scans.push(Scan { name, grid, spacing_mm, slices });
         }
     }
     if scans.is_empty() {
-        return Err(Failure::new(Class::Data, format!("{}: no CT series found; name the folder that holds one folder a series", root.display())));
+        return Err(Failure::new(
+            Class::Data,
+            format!("{}: no CT series found; name the folder that holds one folder a series", root.display()),
+        ));
     }
     Ok(scans)
 }
@@ -94,7 +100,8 @@ fn disease_table(path: &Path) -> Result<HashMap<String, Vec<(u32, u32, PixelBox)
     let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).from_path(path).map_err(|e| bad(&e))?;
     for row in reader.records() {
         let row = row.map_err(|e| bad(&e))?;
-        let number = |i: usize| row.get(i).and_then(|v| v.parse::<usize>().ok()).ok_or_else(|| bad(&format!("column {i} of {row:?} is no number")));
+        let number =
+            |i: usize| row.get(i).and_then(|v| v.parse::<usize>().ok()).ok_or_else(|| bad(&format!("column {i} of {row:?} is no number")));
         let region = PixelBox { x1: number(3)?, y1: number(4)?, x2: number(5)?, y2: number(6)? };
         let (first, last) = (number(1)? as u32, number(2)? as u32);
         table.entry(row.get(0).unwrap_or_default().to_owned()).or_default().push((first, last, region));

@@ -58,7 +58,13 @@ pub fn run(folder: &Path, sampler: &Sampler, series: &Path, about: &About, out: 
         network: spec,
         input: Input { spacing_mm: frame::SPACING_MM, step_mm: slots::STEP_MM, windows_hu: window::WINDOWS_HU },
         classes: crate::detect::TYPE_NAMES.map(str::to_owned).to_vec(),
-        operating_points: vec![OperatingPoint { name: "default".into(), score: 0.0, fp_per_image: 0.0, sensitivity: 0.0, measured_on: String::new() }],
+        operating_points: vec![OperatingPoint {
+            name: "default".into(),
+            score: 0.0,
+            fp_per_image: 0.0,
+            sensitivity: 0.0,
+            measured_on: String::new(),
+        }],
         calibration: calibration.clone(),
         files: Default::default(),
     };

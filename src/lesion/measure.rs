@@ -55,7 +55,8 @@ fn core([x1, y1, x2, y2]: [f32; 4]) -> [f32; 4] {
 /// Otsu's threshold between the middle and the rim of the box, then the part that is connected with the middle.
 fn segment(image: &HuImage, box_px: [f32; 4]) -> Option<Mask> {
     let clamp = |v: f32, most: usize| v.round().clamp(0.0, most as f32 - 1.0) as usize;
-    let (x0, y0, x1, y1) = (clamp(box_px[0], image.cols), clamp(box_px[1], image.rows), clamp(box_px[2], image.cols), clamp(box_px[3], image.rows));
+    let (x0, y0, x1, y1) =
+        (clamp(box_px[0], image.cols), clamp(box_px[1], image.rows), clamp(box_px[2], image.cols), clamp(box_px[3], image.rows));
     let (width, height) = (x1.checked_sub(x0)? + 1, y1.checked_sub(y0)? + 1);
     if width < 5 || height < 5 {
         return None;
@@ -117,7 +118,9 @@ type Axes = ([[f32; 2]; 4], f32, f32);
 fn axes(mask: &Mask, spacing_mm: [f64; 2]) -> Option<Axes> {
     let (sy, sx) = (spacing_mm[0] as f32, spacing_mm[1] as f32);
     let height = mask.inside.len() / mask.width;
-    let is = |x: i64, y: i64| x >= 0 && y >= 0 && x < mask.width as i64 && y < height as i64 && mask.inside[y as usize * mask.width + x as usize];
+    let is = |x: i64, y: i64| {
+        x >= 0 && y >= 0 && x < mask.width as i64 && y < height as i64 && mask.inside[y as usize * mask.width + x as usize]
+    };
     let edge: Vec<[f32; 2]> = (0..mask.inside.len())
         .filter(|i| mask.inside[*i])
         .map(|i| ((i % mask.width) as i64, (i / mask.width) as i64))

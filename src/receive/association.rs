@@ -7,8 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use dicom_ul::pdu::{
-    AbortRQServiceProviderReason, AbortRQSource, AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceUserReason, AssociationRJSource,
-    AssociationRQ, Pdu, PresentationContextResult, PresentationContextResultReason, UserVariableItem, read_pdu, write_pdu,
+    AbortRQServiceProviderReason, AbortRQSource, AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceUserReason,
+    AssociationRJSource, AssociationRQ, Pdu, PresentationContextResult, PresentationContextResultReason, UserVariableItem, read_pdu,
+    write_pdu,
 };
 
 use super::dimse::{self, C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, Command, status};
@@ -117,7 +118,10 @@ fn run(stream: &mut TcpStream, context: &Context<'_>, tally: &mut Tally) -> Resu
     if context.options.require_called_ae && request.called_ae_title.trim() != context.options.ae_title {
         context.stats.rejected.fetch_add(1, Ordering::Relaxed);
         let reason = AssociationRJServiceUserReason::CalledAETitleNotRecognized;
-        send(stream, &Pdu::AssociationRJ(AssociationRJ { result: AssociationRJResult::Permanent, source: AssociationRJSource::ServiceUser(reason) }))?;
+        send(
+            stream,
+            &Pdu::AssociationRJ(AssociationRJ { result: AssociationRJResult::Permanent, source: AssociationRJSource::ServiceUser(reason) }),
+        )?;
         log::warn!("association rejected reason=called_ae called={:?}", title(&request.called_ae_title));
         return Err(WireError::Closed);
     }
@@ -295,7 +299,11 @@ impl<'a> Session<'a> {
             Err((status, comment)) => {
                 tally.refused += 1;
                 self.context.stats.refused.fetch_add(1, Ordering::Relaxed);
-                log::warn!("object refused association={} status=0x{status:04X} reason={comment:?} sop={}", self.context.number, request.sop_instance);
+                log::warn!(
+                    "object refused association={} status=0x{status:04X} reason={comment:?} sop={}",
+                    self.context.number,
+                    request.sop_instance
+                );
                 (status, Some(comment))
             }
         }
@@ -318,7 +326,11 @@ impl<'a> Session<'a> {
         match kept {
             Kept::Repeat => {}
             Kept::Conflict(path) => {
-                log::warn!("object conflict sop={} kept={} : another object had this UID first and is the one analysed", request.sop_instance, path.display());
+                log::warn!(
+                    "object conflict sop={} kept={} : another object had this UID first and is the one analysed",
+                    request.sop_instance,
+                    path.display()
+                );
             }
             Kept::New(path) => {
                 let event = ReceiveEvent::Stored(StoredObject {
@@ -357,6 +369,10 @@ impl Store<'_> {
 
 /// DIMSE status for a failure of the disk.
 fn refusal(e: io::Error) -> (u16, String) {
-    let text = if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) { "disk full".into() } else { format!("storage failed: {}", e.kind()) };
+    let text = if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        "disk full".into()
+    } else {
+        format!("storage failed: {}", e.kind())
+    };
     (status::OUT_OF_RESOURCES, text)
 }

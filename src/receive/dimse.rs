@@ -61,7 +61,10 @@ pub fn parse(bytes: &[u8]) -> Result<Command, String> {
         if group != 0 {
             return Err(format!("command set holds an element of group {group:04X}"));
         }
-        let value = at.checked_add(8 + length).and_then(|end| bytes.get(at + 8..end)).ok_or_else(|| format!("element (0000,{element:04X}) says {length} bytes, fewer are there"))?;
+        let value = at
+            .checked_add(8 + length)
+            .and_then(|end| bytes.get(at + 8..end))
+            .ok_or_else(|| format!("element (0000,{element:04X}) says {length} bytes, fewer are there"))?;
         let number = || value.get(..2).map(|v| u16::from_le_bytes([v[0], v[1]]));
         let text = || String::from_utf8_lossy(value).trim_end_matches(['\0', ' ']).to_owned();
         match element {
@@ -127,7 +130,10 @@ mod tests {
     fn a_response_names_what_it_answers() {
         let request = Command { field: C_STORE_RQ, message_id: 7, sop_class: "1.2".into(), sop_instance: "1.2.3".into(), has_data: true };
         let parsed = parse(&respond(&request, status::OUT_OF_RESOURCES, Some("disk full"))).unwrap();
-        assert_eq!((parsed.field, parsed.sop_class.as_str(), parsed.sop_instance.as_str(), parsed.has_data), (0x8001, "1.2", "1.2.3", false));
+        assert_eq!(
+            (parsed.field, parsed.sop_class.as_str(), parsed.sop_instance.as_str(), parsed.has_data),
+            (0x8001, "1.2", "1.2.3", false)
+        );
     }
 
     #[test]

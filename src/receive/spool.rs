@@ -125,7 +125,8 @@ impl Spool {
     /// Bytes in the spool.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let files = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum::<u64>();
+        let files =
+            |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum::<u64>();
         folders(&self.dir).iter().flat_map(|study| folders(study)).map(|series| files(&series)).sum()
     }
 

@@ -154,7 +154,8 @@ impl Collector {
         for series in self.series.values_mut() {
             if series.settling.ended(association, released, now) {
                 // A series without a stack has nothing that could be missing.
-                series.contiguous = plan(&series.set.headers()).map_or_else(|r| r.code != "missing_slices" && r.code != "too_few_slices", |p| p.contiguous);
+                series.contiguous =
+                    plan(&series.set.headers()).map_or_else(|r| r.code != "missing_slices" && r.code != "too_few_slices", |p| p.contiguous);
             }
         }
     }
@@ -206,7 +207,8 @@ impl Collector {
 
     fn forget_old(&mut self) {
         while self.series.values().filter(|s| s.settled_key.is_some()).count() > MOST_SETTLED {
-            let oldest = self.series.iter().filter(|(_, s)| s.settled_key.is_some()).min_by_key(|(_, s)| s.last).map(|(uid, _)| uid.clone());
+            let oldest =
+                self.series.iter().filter(|(_, s)| s.settled_key.is_some()).min_by_key(|(_, s)| s.last).map(|(uid, _)| uid.clone());
             match oldest {
                 Some(uid) => self.series.remove(&uid),
                 None => return,

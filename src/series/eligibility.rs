@@ -44,7 +44,10 @@ fn against(h: &SliceHeader) -> Option<Reason> {
         return Some(reason("no_pixels", "The object holds no image. Nothing to do.".into()));
     }
     if h.frames > 1 {
-        return Some(reason("multi_frame", format!("The object holds {} frames; send the series as single slices (CT Image Storage).", h.frames)));
+        return Some(reason(
+            "multi_frame",
+            format!("The object holds {} frames; send the series as single slices (CT Image Storage).", h.frames),
+        ));
     }
     if !h.has_rescale {
         return Some(reason("no_rescale", "Rescale Slope and Intercept are missing, so HU are unknown. Send the original series.".into()));
@@ -87,7 +90,10 @@ pub fn plan(headers: &[SliceHeader]) -> Result<StackPlan, Reason> {
 fn check(s: &Stack) -> Result<(), Reason> {
     if s.normal[2] < LEAST_AXIAL {
         let angle = s.normal[2].clamp(-1.0, 1.0).acos().to_degrees();
-        return Err(reason("not_axial", format!("The slices stand {angle:.0}° off axial (a reformat); only axial series are analysed. Send the axial one.")));
+        return Err(reason(
+            "not_axial",
+            format!("The slices stand {angle:.0}° off axial (a reformat); only axial series are analysed. Send the axial one."),
+        ));
     }
     if s.slices.len() < LEAST_SLICES {
         let n = s.slices.len();
@@ -96,21 +102,36 @@ fn check(s: &Stack) -> Result<(), Reason> {
     let stated = s.slices.iter().filter_map(|h| h.gantry_tilt_deg).map(f64::abs).fold(0.0, f64::max);
     if s.shear_deg > MOST_SHEAR_DEG {
         let said = if stated > MOST_SHEAR_DEG { format!(" (the header says {stated:.1}°)") } else { String::new() };
-        return Err(reason("gantry_tilt", format!("The gantry was tilted by {:.1}°{said}; tilted stacks are not analysed. Send an untilted reconstruction.", s.shear_deg)));
+        return Err(reason(
+            "gantry_tilt",
+            format!("The gantry was tilted by {:.1}°{said}; tilted stacks are not analysed. Send an untilted reconstruction.", s.shear_deg),
+        ));
     }
     if s.uneven {
         let steps: Vec<f64> = s.positions_mm.windows(2).map(|w| w[1] - w[0]).collect();
         let (low, high) = steps.iter().fold((f64::MAX, 0.0f64), |(l, h), v| (l.min(*v), h.max(*v)));
-        return Err(reason("uneven_spacing", format!("The distance of the slices varies from {low:.2} to {high:.2} mm; send an evenly spaced reconstruction.")));
+        return Err(reason(
+            "uneven_spacing",
+            format!("The distance of the slices varies from {low:.2} to {high:.2} mm; send an evenly spaced reconstruction."),
+        ));
     }
     if s.spacing_mm > MOST_SPACING_MM {
-        return Err(reason("too_thick", format!("Slices are {:.1} mm apart, at most {MOST_SPACING_MM:.0} mm are analysed; send a thinner reconstruction.", s.spacing_mm)));
+        return Err(reason(
+            "too_thick",
+            format!(
+                "Slices are {:.1} mm apart, at most {MOST_SPACING_MM:.0} mm are analysed; send a thinner reconstruction.",
+                s.spacing_mm
+            ),
+        ));
     }
     let wide = s.gaps.iter().find(|(_, missing)| (*missing + 1) as f64 * s.spacing_mm > MOST_GAP_MM);
     if let Some((at, missing)) = wide {
         let name = |h: &SliceHeader| h.instance_number.map_or_else(|| "?".to_owned(), |n| n.to_string());
         let (a, b) = (name(&s.slices[*at]), name(&s.slices[at + 1]));
-        return Err(reason("missing_slices", format!("{missing} slices seem to be missing between instances {a} and {b}; send the series again.")));
+        return Err(reason(
+            "missing_slices",
+            format!("{missing} slices seem to be missing between instances {a} and {b}; send the series again."),
+        ));
     }
     Ok(())
 }

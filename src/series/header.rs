@@ -31,7 +31,8 @@ pub enum HeaderError {
 /// [`HeaderError`].
 pub fn read(path: &Path) -> Result<SliceHeader, HeaderError> {
     // The parser is not ours: whatever it does on a damaged file is an error of that file.
-    catch_unwind(AssertUnwindSafe(|| read_unguarded(path))).unwrap_or_else(|_| Err(HeaderError::Unreadable("the parser failed on it".into())))
+    catch_unwind(AssertUnwindSafe(|| read_unguarded(path)))
+        .unwrap_or_else(|_| Err(HeaderError::Unreadable("the parser failed on it".into())))
 }
 
 fn read_unguarded(path: &Path) -> Result<SliceHeader, HeaderError> {

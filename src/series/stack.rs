@@ -201,17 +201,19 @@ pub(crate) mod tests {
     #[test]
     fn a_tilted_gantry_shears() {
         let (sin, cos) = 16.5f64.to_radians().sin_cos();
-        let headers: Vec<_> = even(10, 2.5)
-            .into_iter()
-            .map(|h| SliceHeader { orientation: Some([1.0, 0.0, 0.0, 0.0, cos, -sin]), ..h })
-            .collect();
+        let headers: Vec<_> =
+            even(10, 2.5).into_iter().map(|h| SliceHeader { orientation: Some([1.0, 0.0, 0.0, 0.0, cos, -sin]), ..h }).collect();
         assert!((stacks(&headers)[0].shear_deg - 16.5).abs() < 0.01);
     }
 
     #[test]
     fn two_matrices_are_two_stacks() {
         let mut headers = even(6, 2.0);
-        headers.extend(even(9, 2.0).into_iter().map(|h| SliceHeader { rows: Some(256), sop_instance_uid: format!("{}.1", h.sop_instance_uid), ..h }));
+        headers.extend(even(9, 2.0).into_iter().map(|h| SliceHeader {
+            rows: Some(256),
+            sop_instance_uid: format!("{}.1", h.sop_instance_uid),
+            ..h
+        }));
         let found = stacks(&headers);
         assert_eq!(found.iter().map(|s| s.slices.len()).collect::<Vec<_>>(), [9, 6]);
     }

@@ -141,10 +141,8 @@ fn taps(outputs: usize, origin: f64, scale: f64, limit: usize) -> Taps {
         let (low, high) = ((at - reach).ceil() as i64, (at + reach).floor() as i64);
         let all: Vec<(i64, f64)> = (low..=high).map(|p| (p, (1.0 - (p as f64 - at).abs() / reach).max(0.0))).collect();
         let sum: f64 = all.iter().map(|(_, w)| w).sum();
-        let on: Vec<(usize, f32)> = all
-            .into_iter()
-            .filter_map(|(p, w)| usize::try_from(p).ok().filter(|p| *p < limit).map(|p| (p, (w / sum) as f32)))
-            .collect();
+        let on: Vec<(usize, f32)> =
+            all.into_iter().filter_map(|(p, w)| usize::try_from(p).ok().filter(|p| *p < limit).map(|p| (p, (w / sum) as f32))).collect();
         first.push(on.first().map_or(0, |(p, _)| *p));
         inside.push(on.iter().map(|(_, w)| w).sum());
         weights.push(on.into_iter().map(|(_, w)| w).collect());

@@ -120,9 +120,7 @@ impl Layout {
     fn read(object: &DefaultDicomObject) -> Result<Self, DecodeError> {
         let int = |tag: Tag| object.element(tag).ok().and_then(|e| e.to_int::<i64>().ok());
         let float = |tag: Tag| object.element(tag).ok().and_then(|e| e.to_float64().ok()).filter(|v| v.is_finite());
-        let need = |name: &'static str, tag: Tag| {
-            int(tag).and_then(|v| u16::try_from(v).ok()).ok_or(DecodeError::Missing { name, tag })
-        };
+        let need = |name: &'static str, tag: Tag| int(tag).and_then(|v| u16::try_from(v).ok()).ok_or(DecodeError::Missing { name, tag });
         let rows = need("Rows", tags::ROWS)?;
         let cols = need("Columns", tags::COLUMNS)?;
         for (what, side) in [("Rows", rows), ("Columns", cols)] {
@@ -144,7 +142,8 @@ impl Layout {
             return Err(DecodeError::Absurd { what: "Samples per Pixel", value: u32::try_from(samples).unwrap_or(0), allowed: "1" });
         }
         let slope = float(tags::RESCALE_SLOPE).ok_or(DecodeError::Missing { name: "Rescale Slope", tag: tags::RESCALE_SLOPE })?;
-        let intercept = float(tags::RESCALE_INTERCEPT).ok_or(DecodeError::Missing { name: "Rescale Intercept", tag: tags::RESCALE_INTERCEPT })?;
+        let intercept =
+            float(tags::RESCALE_INTERCEPT).ok_or(DecodeError::Missing { name: "Rescale Intercept", tag: tags::RESCALE_INTERCEPT })?;
         let signed = int(tags::PIXEL_REPRESENTATION).unwrap_or(0) == 1;
         // US or SS by Pixel Representation; implicit VR readers may give either: take the 16 bits as ours.
         let stored_value = |tag: Tag| int(tag).map(|v| if signed { i32::from(v as i16) } else { i32::from(v as u16) });

@@ -162,8 +162,14 @@ mod tests {
 
     #[test]
     fn steps_are_the_nearest_to_two_millimetres() {
-        for (spacing, step) in [(1.0, 2.0), (0.625, 1.875), (5.0, 2.5), (6.0, 2.0), (2.0, 2.0), (2.5, 2.5), (1.25, 2.5), (3.0, 1.5), (4.0, 2.0), (3.27, 1.635)] {
-            assert!((grid(&even(20, spacing, -7.0), spacing).step_mm - step).abs() < 1e-9, "{spacing}: {}", grid(&even(20, spacing, 0.0), spacing).step_mm);
+        for (spacing, step) in
+            [(1.0, 2.0), (0.625, 1.875), (5.0, 2.5), (6.0, 2.0), (2.0, 2.0), (2.5, 2.5), (1.25, 2.5), (3.0, 1.5), (4.0, 2.0), (3.27, 1.635)]
+        {
+            assert!(
+                (grid(&even(20, spacing, -7.0), spacing).step_mm - step).abs() < 1e-9,
+                "{spacing}: {}",
+                grid(&even(20, spacing, 0.0), spacing).step_mm
+            );
         }
     }
 

@@ -120,7 +120,8 @@ impl Subscriber {
 }
 
 pub fn publish(port: u16, topic: &str, payload: &str) {
-    let (ok, text) = run(tool("mosquitto_pub").args(["-V", "5", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", topic, "-m", payload]));
+    let (ok, text) =
+        run(tool("mosquitto_pub").args(["-V", "5", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", topic, "-m", payload]));
     assert!(ok, "{text}");
 }
 
@@ -171,10 +172,24 @@ impl Rig {
 
     pub fn start(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_lesionwatch")).arg("run").arg("--config").arg(&self.config).env("RUST_LOG", "info").stderr(log).spawn().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_lesionwatch"))
+            .arg("run")
+            .arg("--config")
+            .arg(&self.config)
+            .env("RUST_LOG", "info")
+            .stderr(log)
+            .spawn()
+            .unwrap();
         self.process = Some(Process(child));
         let port = self.dicom;
         wait_for(&format!("the appliance; its log:\n{}", self.log()), || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    }
+
+    /// Replaces text of the configuration; the next start reads it.
+    pub fn configure(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(&self.config, text.replace(from, to)).unwrap();
     }
 
     /// kill -9.
@@ -232,7 +247,14 @@ pub fn series(dir: &Path, name: &str, step: usize) -> (Vec<PathBuf>, String) {
     for (i, source) in sources.iter().step_by(step).enumerate() {
         let file = folder.join(format!("{i:04}.dcm"));
         std::fs::copy(source, &file).unwrap();
-        let (ok, text) = run(tool("dcmodify").args(["-nb", "-m"]).arg(format!("StudyInstanceUID={study}")).arg("-m").arg(format!("SeriesInstanceUID={series}")).arg("-m").arg(format!("SOPInstanceUID={series}.{i}")).arg(&file));
+        let (ok, text) = run(tool("dcmodify")
+            .args(["-nb", "-m"])
+            .arg(format!("StudyInstanceUID={study}"))
+            .arg("-m")
+            .arg(format!("SeriesInstanceUID={series}"))
+            .arg("-m")
+            .arg(format!("SOPInstanceUID={series}.{i}"))
+            .arg(&file));
         assert!(ok, "{text}");
         files.push(file);
     }

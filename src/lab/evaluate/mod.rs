@@ -105,7 +105,16 @@ pub fn run(candidates: &Path, truth: &Path, images: &Path, pad: f64) -> Result<V
 /// The table for a terminal.
 pub fn print(rows: &[Row]) {
     let at = AT.map(|a| format!("@{a}"));
-    println!("{:<12} {:<10} {:<6} {:>6} {:>6} {:>8}  {}", "set", "overlap", "images", "n", "boxes", "patients", at.map(|a| format!("{a:>6}")).join(" "));
+    println!(
+        "{:<12} {:<10} {:<6} {:>6} {:>6} {:>8}  {}",
+        "set",
+        "overlap",
+        "images",
+        "n",
+        "boxes",
+        "patients",
+        at.map(|a| format!("{a:>6}")).join(" ")
+    );
     for r in rows {
         let values = r.sensitivity.map(|s| format!("{s:>6.1}")).join(" ");
         println!("{:<12} {:<10} {:<6} {:>6} {:>6} {:>8}  {values}", r.set, r.rule, r.images, r.n_images, r.n_boxes, r.n_patients);

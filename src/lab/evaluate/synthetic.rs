@@ -33,7 +33,11 @@ pub fn run(sampler: &Sampler, engine: &mut dyn Engine, count: usize, slots: usiz
             .collect::<Result<Vec<_>, _>>()?;
         let window: Vec<_> = if slots == 1 { vec![&features[0]; engine.context()] } else { features.iter().collect() };
         let wide = |b: [f32; 4]| b.map(f64::from);
-        let inside = |b: &[f32; 4]| sample.ignore.iter().any(|i| (b[0] + b[2]) / 2.0 >= i[0] && (b[0] + b[2]) / 2.0 <= i[2] && (b[1] + b[3]) / 2.0 >= i[1] && (b[1] + b[3]) / 2.0 <= i[3]);
+        let inside = |b: &[f32; 4]| {
+            sample.ignore.iter().any(|i| {
+                (b[0] + b[2]) / 2.0 >= i[0] && (b[0] + b[2]) / 2.0 <= i[2] && (b[1] + b[3]) / 2.0 >= i[1] && (b[1] + b[3]) / 2.0 <= i[3]
+            })
+        };
         let kept = nms::suppress(heads::decode(&engine.heads(&window)?));
         images.push(Image {
             predictions: kept.iter().filter(|c| !inside(&c.box_px)).map(|c| (wide(c.box_px), f64::from(c.score))).collect(),

@@ -54,7 +54,8 @@ pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, t
                 let i = y * size + x;
                 let tissue = smooth[(y - y1) * (x2 - x1) + x - x1];
                 let residual = plane[i] - tissue;
-                let noise = if tissue > -300.0 { residual.clamp(-NOISE_CAP_HU, NOISE_CAP_HU) } else { (rng.random::<f32>() - 0.5) * 2.0 * grain };
+                let noise =
+                    if tissue > -300.0 { residual.clamp(-NOISE_CAP_HU, NOISE_CAP_HU) } else { (rng.random::<f32>() - 0.5) * 2.0 * grain };
                 let rim = if depth < 0.35 { look.rim_hu } else { -look.rim_hu };
                 let base = if look.delta { tissue.clamp(-150.0, 250.0) } else { 0.0 };
                 let target = base + look.hu + look.texture_hu * shape.texture(p) + rim + noise;

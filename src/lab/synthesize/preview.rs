@@ -17,7 +17,8 @@ pub fn write(path: &Path, samples: &[Sample], columns: usize) -> Result<(), Fail
         let (left, top) = (n % columns * CROP, n / columns * CROP);
         let middle = sample.slots / 2 * CROP * CROP * 3;
         let plane = &sample.data[middle..middle + CROP * CROP * 3];
-        let airy = plane.chunks_exact(3).filter(|c| c[0] <= 0.0).count() > CROP * CROP / 3 && sample.truths.iter().all(|t| t.lesion_type == 4);
+        let airy =
+            plane.chunks_exact(3).filter(|c| c[0] <= 0.0).count() > CROP * CROP / 3 && sample.truths.iter().all(|t| t.lesion_type == 4);
         for (i, cell) in plane.chunks_exact(3).enumerate() {
             let grey = (if airy { cell[1] } else { cell[0] } * 255.0) as u8;
             let at = ((top + i / CROP) * width + left + i % CROP) * 3;

@@ -75,7 +75,10 @@ fn read_lidc(folder: &Path) -> Result<Vec<RealLesion>, Failure> {
     for (case, rows) in table(&folder.join("truth.csv"))? {
         let mut sections: Vec<Section> = Vec::new();
         for row in rows.iter().filter(|r| r.get("box_kind").is_some_and(|k| k.starts_with("mask") || k == "none")) {
-            let (Some(low), Some(high), Some(z_mm)) = (number(row, "hu_at_0_est"), number(row, "hu_at_255_est"), number(row, "z_mm")) else { continue };
+            let (Some(low), Some(high), Some(z_mm)) = (number(row, "hu_at_0_est"), number(row, "hu_at_255_est"), number(row, "z_mm"))
+            else {
+                continue;
+            };
             let Some(file) = row.get("file") else { continue };
             match grey(&folder.join(file)) {
                 Ok((width, height, grey)) => {
@@ -140,7 +143,10 @@ impl RealLesion {
         let size = planes.size;
         // A section beside the key one now and then: a lesion is also to be found off its largest section.
         let shift = if planes.hu.len() == 1 && rng.random_bool(0.3) { rng.random_range(-2i64..=2) } else { 0 };
-        let key = usize::try_from(self.key as i64 + shift).ok().filter(|k| self.sections.get(*k).is_some_and(|s| s.outline.is_some())).unwrap_or(self.key);
+        let key = usize::try_from(self.key as i64 + shift)
+            .ok()
+            .filter(|k| self.sections.get(*k).is_some_and(|s| s.outline.is_some()))
+            .unwrap_or(self.key);
         let outline = self.sections[key].outline?;
         let (cx, cy) = ((outline[0] + outline[2]) / 2.0, (outline[1] + outline[3]) / 2.0);
         // Slot pixel → crop pixel

@@ -34,7 +34,11 @@ fn waves(rng: &mut impl Rng, low: f32, high: f32) -> [Wave; WAVES] {
         let (azimuth, height) = (rng.random_range(0.0..std::f32::consts::TAU), rng.random_range(-1.0f32..1.0));
         let radius = (1.0 - height * height).max(0.0).sqrt();
         let direction = [frequency * radius * azimuth.cos(), frequency * radius * azimuth.sin(), frequency * height];
-        Wave { direction, amplitude: rng.random_range(0.3..1.0) / (WAVES as f32).sqrt(), phase: rng.random_range(0.0..std::f32::consts::TAU) }
+        Wave {
+            direction,
+            amplitude: rng.random_range(0.3..1.0) / (WAVES as f32).sqrt(),
+            phase: rng.random_range(0.0..std::f32::consts::TAU),
+        }
     })
 }
 

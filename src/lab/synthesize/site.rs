@@ -83,7 +83,12 @@ impl Sites {
                 put(Site::Bone);
             } else if (-135.0..-50.0).contains(&mean[i]) && interior(i, cols, rows, &outside) {
                 put(Site::Fat);
-            } else if bright.label[i] != 0 && KIDNEY_MM2.contains(&blob) && aside && (y as f64) > back - 0.1 * width && lung_share < CHEST_SHARE {
+            } else if bright.label[i] != 0
+                && KIDNEY_MM2.contains(&blob)
+                && aside
+                && (y as f64) > back - 0.1 * width
+                && lung_share < CHEST_SHARE
+            {
                 put(Site::Kidney);
             } else if organs.label[i] != 0 && organ > ORGAN_MM2 && mean[i] > 35.0 {
                 if lung_share < CHEST_SHARE {
@@ -120,7 +125,8 @@ fn statistics(image: &HuImage, rows: usize, cols: usize) -> (Vec<f32>, Vec<f32>)
 /// Air that touches the border of the image.
 fn flood_from_border(mean: &[f32], rows: usize, cols: usize) -> Vec<bool> {
     let mut outside = vec![false; rows * cols];
-    let mut stack: Vec<usize> = (0..rows * cols).filter(|i| i / cols == 0 || i / cols == rows - 1 || i % cols == 0 || i % cols == cols - 1).collect();
+    let mut stack: Vec<usize> =
+        (0..rows * cols).filter(|i| i / cols == 0 || i / cols == rows - 1 || i % cols == 0 || i % cols == cols - 1).collect();
     stack.retain(|i| mean[*i] < -350.0);
     for i in &stack {
         outside[*i] = true;

@@ -104,7 +104,8 @@ fn focal(logits: &Tensor, target: &[f32], counts: &[f32], device: &Device) -> Re
     let p = candle_nn::ops::sigmoid(&logits.detach())?;
     // The modulating factor is held constant: its gradient is small beside the cross-entropy's, and the loss stays a weighted cross-entropy.
     let miss = (&target_tensor - p)?.sqr()?;
-    let weights: Vec<f32> = target.iter().zip(counts).map(|(t, c)| c * if *t > 0.0 { FOCAL_ALPHA as f32 } else { 1.0 - FOCAL_ALPHA as f32 }).collect();
+    let weights: Vec<f32> =
+        target.iter().zip(counts).map(|(t, c)| c * if *t > 0.0 { FOCAL_ALPHA as f32 } else { 1.0 - FOCAL_ALPHA as f32 }).collect();
     ((cross_entropy(logits, &target_tensor)? * miss)? * Tensor::new(weights, device)?)?.sum_all()
 }
 

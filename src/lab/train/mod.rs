@@ -118,7 +118,13 @@ fn rate(step: usize, done: f64) -> f64 {
 ///
 /// # Errors
 /// candle's.
-pub fn step(net: &TrainNet, optimizer: &mut Optimizer, batch: &[Sample], rate: f64, device: &Device) -> candle_core::Result<([f32; 5], f64)> {
+pub fn step(
+    net: &TrainNet,
+    optimizer: &mut Optimizer,
+    batch: &[Sample],
+    rate: f64,
+    device: &Device,
+) -> candle_core::Result<([f32; 5], f64)> {
     let slots = batch.first().map_or(1, |s| s.slots);
     let data: Vec<f32> = batch.iter().flat_map(|s| s.data.iter().copied()).collect();
     let x = Tensor::from_vec(data, (batch.len() * slots, CROP, CROP, 3), device)?;
@@ -152,7 +158,7 @@ mod tests {
     use super::*;
     use crate::detect::heads::decode;
     use crate::detect::nms::{iou, suppress};
-    use crate::detect::{Map, candle_engine::CandleEngine, Engine, SlotInput};
+    use crate::detect::{Engine, Map, SlotInput, candle_engine::CandleEngine};
     use crate::lab::synthesize::Truth;
 
     /// A bright square on a dark ground: if targets, loss, folding and decoding agree, a tiny net finds it.

@@ -39,12 +39,18 @@ pub fn assign(samples: &[Sample]) -> Vec<LevelTargets<'_>> {
         .zip(SIZES)
         .map(|(&stride, sizes)| {
             let side = CROP / stride;
-            let mut level = LevelTargets { stride, positives: Vec::new(), counts: vec![1.0; samples.len() * side * side], objectness: vec![0.0; samples.len() * side * side] };
+            let mut level = LevelTargets {
+                stride,
+                positives: Vec::new(),
+                counts: vec![1.0; samples.len() * side * side],
+                objectness: vec![0.0; samples.len() * side * side],
+            };
             for (n, sample) in samples.iter().enumerate() {
                 for i in 0..side * side {
                     let centre = [cell_centre(i % side, stride), cell_centre(i / side, stride)];
                     let cell = n * side * side + i;
-                    let answers = sample.truths.iter().filter(|t| answers_for(t, centre, stride, sizes)).min_by(|a, b| size(a).total_cmp(&size(b)));
+                    let answers =
+                        sample.truths.iter().filter(|t| answers_for(t, centre, stride, sizes)).min_by(|a, b| size(a).total_cmp(&size(b)));
                     if let Some(truth) = answers {
                         level.objectness[cell] = 1.0;
                         level.positives.push(Positive { cell: cell as u32, centre, truth });
