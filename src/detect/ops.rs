@@ -49,6 +49,15 @@ pub struct Moments {
     pub variance: Vec<f32>,
 }
 
+/// The moments of a map's channels.
+///
+/// # Errors
+/// candle's.
+pub fn channel_moments(x: &Tensor) -> Result<Moments> {
+    let channels = x.dim(candle_core::D::Minus1)?;
+    with_slice(&x.to_device(&candle_core::Device::Cpu)?.contiguous()?, |x| Ok(moments(x, channels)))
+}
+
 /// Batch norm by the batch's own moments, then ReLU. Returns the moments for the running average.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::network::{Conv, Graph, HEAD_CHANNELS, NetworkSpec, Op};
-use super::ops::{Moments, NORM_EPSILON, Running, conv, norm_relu, upsample};
+use super::ops::{Moments, NORM_EPSILON, Running, channel_moments, conv, norm_relu, upsample};
 use super::weights::{FoldedWeights, Layer};
 
 /// Share of a new batch in the running moments.
@@ -98,6 +98,11 @@ impl TrainNet {
     }
 
     fn run(&self, graph: &Graph, inputs: Vec<Tensor>, train: bool) -> Result<Vec<Tensor>> {
+        self.walk(graph, inputs, |c, x| self.layer(c, x, train))
+    }
+
+    /// The maps of `graph`'s outputs, convolutions by `layer`.
+    fn walk(&self, graph: &Graph, inputs: Vec<Tensor>, layer: impl Fn(&Conv, &Tensor) -> Result<Tensor>) -> Result<Vec<Tensor>> {
         let mut inputs = inputs.into_iter();
         let mut values: Vec<Tensor> = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
@@ -106,7 +111,7 @@ impl TrainNet {
                     Some(x) => x,
                     None => bail!("too few inputs"),
                 },
-                Op::Conv(c, x) => self.layer(c, &values[*x], train)?,
+                Op::Conv(c, x) => layer(c, &values[*x])?,
                 Op::Add(a, b) => (&values[*a] + &values[*b])?,
                 Op::Concat(a, b) => Tensor::cat(&[&values[*a], &values[*b]], 3)?,
                 Op::Upsample(x) => upsample(&values[*x])?,
@@ -137,6 +142,45 @@ impl TrainNet {
         let mean = Tensor::from_vec(mean, c.outputs, &self.device)?;
         let scale = (gamma / (Tensor::from_vec(variance, c.outputs, &self.device)? + f64::from(NORM_EPSILON))?.sqrt()?)?;
         y.broadcast_sub(&mean)?.broadcast_mul(&scale)?.broadcast_add(beta)?.relu()
+    }
+
+    /// Takes over folded weights. Their batch norm is gone: each layer gets the one that does nothing on `x` (slots, `[n, h, w, 3]`), whose moments it
+    /// then has, so that training goes on from the same function.
+    ///
+    /// # Errors
+    /// Weights of another network; candle's.
+    pub fn start_from(&self, weights: &FoldedWeights, x: &Tensor) -> Result<()> {
+        if let Err(reason) = weights.check(&self.spec) {
+            bail!("initial weights: {reason}");
+        }
+        let maps = self.take_over(&self.encoder, vec![x.clone()], weights)?;
+        let repeated = maps.iter().map(|map| Tensor::cat(&vec![map; self.spec.context], 3)).collect::<Result<Vec<_>>>()?;
+        self.take_over(&self.heads, repeated, weights).map(|_| ())
+    }
+
+    fn take_over(&self, graph: &Graph, inputs: Vec<Tensor>, weights: &FoldedWeights) -> Result<Vec<Tensor>> {
+        self.walk(graph, inputs, |c, x| {
+            let layer = weights.layer(c).map_err(candle_core::Error::msg)?;
+            self.set(c, "weight", Tensor::from_slice(&layer.weights, (c.kernel, c.kernel, c.inputs, c.outputs), &self.device)?)?;
+            let Some(running) = self.running.get(&c.name) else {
+                self.set(c, "beta", Tensor::from_slice(&layer.bias, c.outputs, &self.device)?)?;
+                return self.layer(c, x, false);
+            };
+            let moments = channel_moments(&conv(x, self.var(&c.name, "weight")?, c.stride)?)?;
+            let gamma: Vec<f32> = moments.variance.iter().map(|v| (v + NORM_EPSILON).sqrt()).collect();
+            let beta: Vec<f32> = layer.bias.iter().zip(&moments.mean).map(|(b, m)| b + m).collect();
+            running.set(moments);
+            self.set(c, "gamma", Tensor::from_vec(gamma, c.outputs, &self.device)?)?;
+            self.set(c, "beta", Tensor::from_vec(beta, c.outputs, &self.device)?)?;
+            self.layer(c, x, false)
+        })
+    }
+
+    fn set(&self, c: &Conv, what: &str, value: Tensor) -> Result<()> {
+        match self.vars.get(&format!("{}.{what}", c.name)) {
+            Some(var) => var.set(&value),
+            None => bail!("no variable {}.{what}", c.name),
+        }
     }
 
     /// Variables and running moments by name, for a checkpoint.
@@ -230,6 +274,22 @@ mod tests {
         a.forward(&x, 1, true).unwrap();
         b.load_state(&a.state().unwrap()).unwrap();
         assert_eq!(a.fold().unwrap(), b.fold().unwrap());
+    }
+
+    #[test]
+    fn training_goes_on_from_folded_weights() {
+        let spec = NetworkSpec::tiny();
+        let x = Tensor::rand(0f32, 1f32, (2, 32, 32, 3), &Device::Cpu).unwrap();
+        let (a, b) = (TrainNet::new(&spec, &Device::Cpu, 1).unwrap(), TrainNet::new(&spec, &Device::Cpu, 2).unwrap());
+        a.forward(&x, 1, true).unwrap();
+        b.start_from(&a.fold().unwrap(), &x).unwrap();
+        for train in [false, true] {
+            for (a, b) in a.forward(&x, 1, false).unwrap().iter().zip(&b.forward(&x, 1, train).unwrap()) {
+                let worst = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+                assert!(worst < 1e-3, "{worst}");
+            }
+        }
+        assert!(TrainNet::new(&NetworkSpec::cpu(), &Device::Cpu, 1).unwrap().start_from(&a.fold().unwrap(), &x).is_err());
     }
 
     #[test]

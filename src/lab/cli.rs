@@ -80,6 +80,12 @@ struct TrainArgs {
     /// Folder of checkpoints; an existing one is resumed
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Start from the weights of this bundle (folder or .tar) instead of from nothing
+    #[arg(long, value_name = "BUNDLE")]
+    init: Option<PathBuf>,
+    /// Learning rate after the warm-up [default: 2e-3, with --init 6e-4]
+    #[arg(long, value_name = "X")]
+    rate: Option<f64>,
     /// Threads (default: one a core)
     #[arg(long)]
     threads: Option<usize>,
@@ -172,8 +178,12 @@ fn train(args: &TrainArgs) -> Result<(), Failure> {
         // Fails only where a pool exists already, which then is the caller's choice.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
+    let init = args.init.as_deref().map(|path| crate::scan::open_bundle(Some(path))).transpose()?;
+    let spec = init.as_ref().map_or_else(NetworkSpec::cpu, |bundle| bundle.description.network.clone());
+    let rate = args.rate.unwrap_or(if init.is_some() { train::RATE * 0.3 } else { train::RATE });
     let sampler = sampler(&args.source)?;
-    let options = train::Options { spec: NetworkSpec::cpu(), minutes: args.minutes, seed: args.seed, out: args.out.clone() };
+    let options =
+        train::Options { spec, minutes: args.minutes, seed: args.seed, init: init.map(|b| b.weights), rate, out: args.out.clone() };
     train::run(sampler, &options)
 }
 

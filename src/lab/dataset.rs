@@ -11,6 +11,15 @@ use crate::volume::body::{PixelBox, body_box};
 use crate::volume::frame::ImageGrid;
 use crate::volume::{HuImage, pixels};
 
+/// A region with real disease that nobody outlined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disease {
+    /// Where, image pixels.
+    pub region: PixelBox,
+    /// A whole organ of which only parts are sick: a lesion may be put into it, what else lies there counts neither way.
+    pub whole_organ: bool,
+}
+
 /// One image of a scan.
 pub struct ScanSlice {
     /// HU.
@@ -20,7 +29,7 @@ pub struct ScanSlice {
     /// Where the body is.
     pub body: PixelBox,
     /// Regions with real, unmarked disease: neither lesion nor background.
-    pub disease: Vec<PixelBox>,
+    pub disease: Vec<Disease>,
     /// File number (`NNNN.dcm`).
     pub number: u32,
 }
@@ -79,7 +88,7 @@ pub fn read(root: &Path, skip: &[String]) -> Result<Vec<Scan>, Failure> {
     Ok(scans)
 }
 
-fn slice(path: &Path, disease: Option<&Vec<(u32, u32, PixelBox)>>) -> Result<(ImageGrid, ScanSlice), String> {
+fn slice(path: &Path, disease: Option<&Vec<(u32, u32, Disease)>>) -> Result<(ImageGrid, ScanSlice), String> {
     let header = header::read(path).map_err(|e| e.to_string())?;
     let image = pixels::decode(path).map_err(|e| e.to_string())?;
     let spacing_mm = header.pixel_spacing_mm.ok_or("no Pixel Spacing")?;
@@ -90,8 +99,8 @@ fn slice(path: &Path, disease: Option<&Vec<(u32, u32, PixelBox)>>) -> Result<(Im
     Ok((ImageGrid { rows: image.rows, cols: image.cols, spacing_mm }, ScanSlice { image, z_mm, body, disease, number }))
 }
 
-/// Rows `series,first,last,x1,y1,x2,y2,…` by series.
-fn disease_table(path: &Path) -> Result<HashMap<String, Vec<(u32, u32, PixelBox)>>, Failure> {
+/// Rows `series,first,last,x1,y1,x2,y2,what,…` by series; `what` of a whole organ begins with the word "whole".
+fn disease_table(path: &Path) -> Result<HashMap<String, Vec<(u32, u32, Disease)>>, Failure> {
     let mut table: HashMap<String, Vec<_>> = HashMap::new();
     if !path.exists() {
         return Ok(table);
@@ -104,7 +113,8 @@ fn disease_table(path: &Path) -> Result<HashMap<String, Vec<(u32, u32, PixelBox)
             |i: usize| row.get(i).and_then(|v| v.parse::<usize>().ok()).ok_or_else(|| bad(&format!("column {i} of {row:?} is no number")));
         let region = PixelBox { x1: number(3)?, y1: number(4)?, x2: number(5)?, y2: number(6)? };
         let (first, last) = (number(1)? as u32, number(2)? as u32);
-        table.entry(row.get(0).unwrap_or_default().to_owned()).or_default().push((first, last, region));
+        let whole_organ = row.get(7).is_some_and(|what| what.starts_with("whole "));
+        table.entry(row.get(0).unwrap_or_default().to_owned()).or_default().push((first, last, Disease { region, whole_organ }));
     }
     Ok(table)
 }

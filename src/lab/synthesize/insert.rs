@@ -21,6 +21,8 @@ pub struct Look {
     pub texture_hu: f32,
     /// HU added to the outer part (a rim) and taken from the core.
     pub rim_hu: f32,
+    /// HU taken from the parts of the core that get no blood.
+    pub necrosis_hu: f32,
 }
 
 /// Paints `shape` with its centre at `centre` (slot pixels; z in mm from the middle plane). Returns the mask on the middle plane.
@@ -58,7 +60,8 @@ pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, t
                     if tissue > -300.0 { residual.clamp(-NOISE_CAP_HU, NOISE_CAP_HU) } else { (rng.random::<f32>() - 0.5) * 2.0 * grain };
                 let rim = if depth < 0.35 { look.rim_hu } else { -look.rim_hu };
                 let base = if look.delta { tissue.clamp(-150.0, 250.0) } else { 0.0 };
-                let target = base + look.hu + look.texture_hu * shape.texture(p) + rim + noise;
+                let dead = look.necrosis_hu * shape.necrosis(p, depth);
+                let target = base + look.hu + look.texture_hu * shape.texture(p) + rim - dead + noise;
                 plane[i] += alpha * (target - plane[i]);
             }
         }

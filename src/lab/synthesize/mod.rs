@@ -8,6 +8,7 @@ pub mod real;
 pub mod recist;
 pub mod shape;
 pub mod site;
+pub mod warp;
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -17,10 +18,11 @@ use serde::Deserialize;
 use self::insert::Look;
 use self::real::RealLesion;
 use self::shape::Shape;
-use self::site::{Site, Sites};
+use self::site::{Part, Site, Sites};
+use self::warp::View;
 use super::dataset::Scan;
 use crate::detect::TYPE_NAMES;
-use crate::volume::frame::{Frame, Plane, interpolate, resample};
+use crate::volume::frame::{Plane, interpolate, resample};
 use crate::volume::slots::{self, SlotGrid};
 use crate::volume::window::windows;
 
@@ -28,6 +30,19 @@ use crate::volume::window::windows;
 pub const SLOT_MM: f32 = 0.8;
 /// Side of a training crop, slot pixels (205 mm).
 pub const CROP: usize = 256;
+/// Chest slices passed over: most of the scans are of the chest, most of the body is not.
+const CHEST_SKIPPED: f64 = 0.45;
+/// Of the share of real lesions, what is left where they have to be shrunk.
+const SHRUNK_SHARE: f64 = 0.4;
+/// Share of samples that show a real lesion in its own surroundings, and how many of those are nodules.
+const PASTED_SHARE: f64 = 0.14;
+const PASTED_LUNG: f64 = 0.3;
+/// A crop's middle lies at least this share of its side inside the body's box.
+const LEAST_INSET: f64 = 0.33;
+/// Air, lung included.
+const AIR_HU: f32 = -500.0;
+/// Lesions over this long axis may have a core that gets no blood, mm.
+const NECROSIS_MM: f32 = 22.0;
 /// A lesion with fewer pixels on the middle plane is not asked for.
 const LEAST_PIXELS: usize = 8;
 
@@ -142,10 +157,15 @@ impl Sampler {
         let slot = rng.random_range(0..grid.slots.len());
         let key_slice = grid.slots[slot].nearest();
         let places = &sites[key_slice];
+        if places.part == Part::Chest && rng.random_bool(CHEST_SKIPPED) {
+            return None;
+        }
+        let pasted = !self.real.is_empty() && rng.random_bool(PASTED_SHARE);
         let wanted = match rng.random_range(0..100) {
-            0..22 => 0,
-            22..75 => 1,
-            75..92 => 2,
+            _ if pasted => 0,
+            0..20 => 0,
+            20..73 => 1,
+            73..91 => 2,
             _ => 3,
         };
         let kinds: Vec<f32> = self.kinds.iter().map(|k| if places.of(k.site).is_empty() { 0.0 } else { k.weight }).collect();
@@ -165,40 +185,43 @@ impl Sampler {
         };
         let jitter = if first.is_some() { 95.0 } else { 40.0 } * pixel_mm;
         let spacing = scan.grid.spacing_mm;
+        // Towards the body where a crop would show more air than it: less than a third of it may hang over.
+        let held = |wanted: f64, low: usize, high: usize, spacing: f64| {
+            let (inset, middle) = (LEAST_INSET * CROP as f64 * pixel_mm / spacing, (low + high) as f64 / 2.0);
+            wanted.clamp((low as f64 + inset).min(middle), (high as f64 - inset).max(middle))
+        };
+        let body = places.body?;
         let centre = [
-            f64::from(image_place[0]) + rng.random_range(-jitter..jitter) / spacing[1],
-            f64::from(image_place[1]) + rng.random_range(-jitter..jitter) / spacing[0],
+            held(f64::from(image_place[0]) + rng.random_range(-jitter..jitter) / spacing[1], body.x1, body.x2, spacing[1]),
+            held(f64::from(image_place[1]) + rng.random_range(-jitter..jitter) / spacing[0], body.y1, body.y2, spacing[0]),
         ];
-        let frame = Frame::centred(centre, scan.grid, pixel_mm, CROP, CROP);
-        let mut planes = crop(scan, grid, slot, slots, &frame);
-        let margin = (recist::MARGIN_PX as f64 * (spacing[0] * spacing[1]).sqrt() / pixel_mm) as f32;
+        let view = View::random(rng, centre, scan.grid, pixel_mm);
+        let mut planes = crop(scan, grid, slot, slots, &view);
+        let margin = warp::margin_px(scan, pixel_mm);
         let thickness_mm = scan.spacing_mm as f32;
-        let to_slot = |p: [u16; 2]| frame.to_slot([f64::from(p[0]), f64::from(p[1])]).map(|v| v as f32);
+        let to_crop = |p: [u16; 2]| view.to_crop([f64::from(p[0]), f64::from(p[1])]);
+        let slice = &scan.slices[key_slice];
+        let mut ignore: Vec<[f32; 4]> = slice.disease.iter().map(|d| view.region(d.region)).collect();
         let mut truths: Vec<Truth> = Vec::new();
-        self.look_alikes(rng, &mut planes, places, &frame, thickness_mm);
+        self.look_alikes(rng, &mut planes, places, &view, thickness_mm);
+        if pasted && let Some(lesion) = self.pasted(rng) {
+            let (truth, patch) = lesion.paste(&mut planes, margin, rng)?;
+            truths.push(truth);
+            ignore.push(patch);
+        }
         for n in 0..wanted {
             let kind = &self.kinds[if n == 0 { first? } else { pick(rng, &kinds) }];
             let place = if n == 0 { image_place } else { place_of(rng, places, kind.site)? };
-            let place = to_slot(place);
+            let place = to_crop(place);
             if !place.iter().all(|v| (6.0..CROP as f32 - 6.0).contains(v)) {
                 continue;
             }
-            if let Some(truth) = self.lesion(rng, &mut planes, kind, place, margin, thickness_mm) {
+            if let Some(truth) = self.lesion(rng, &mut planes, kind, type_of(kind, places.part)?, place, margin, thickness_mm) {
                 truths.retain(|t| crate::detect::nms::iou(t.box_px, truth.box_px) < 0.2);
                 truths.push(truth);
             }
         }
         augment::augment(&mut planes, rng);
-        let slice = &scan.slices[key_slice];
-        let mut ignore: Vec<[f32; 4]> = slice
-            .disease
-            .iter()
-            .map(|d| {
-                let [x1, y1] = frame.to_slot([d.x1 as f64, d.y1 as f64]);
-                let [x2, y2] = frame.to_slot([d.x2 as f64, d.y2 as f64]);
-                [x1, y1, x2, y2].map(|v| v as f32)
-            })
-            .collect();
         // Cut by the crop: neither asked for nor held against anyone.
         let side = CROP as f32;
         truths.retain(|t| {
@@ -213,11 +236,32 @@ impl Sampler {
         Some(sample)
     }
 
-    fn lesion(&self, rng: &mut StdRng, planes: &mut Planes, kind: &Kind, place: [f32; 2], margin: f32, thickness_mm: f32) -> Option<Truth> {
-        let lesion_type = TYPE_NAMES.iter().position(|n| *n == kind.type_name)?;
-        if matches!(kind.site, Site::Lung | Site::Muscle | Site::Fat) && rng.random_bool(self.real_share) {
+    /// A sarcoma shrunk to a node is still a sarcoma: fewer of them than nodules in lungs.
+    fn real_share(&self, site: Site) -> f64 {
+        if site == Site::Lung { self.real_share } else { self.real_share * SHRUNK_SHARE }
+    }
+
+    /// A real lesion to be pasted with its surroundings: nodules and sarcomas alike often, although there are ten times as many nodules.
+    fn pasted(&self, rng: &mut StdRng) -> Option<&RealLesion> {
+        let in_lung = rng.random_bool(PASTED_LUNG);
+        let fitting: Vec<&RealLesion> = self.real.iter().filter(|r| r.in_lung == in_lung).collect();
+        choose(rng, &fitting).copied()
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn lesion(
+        &self,
+        rng: &mut StdRng,
+        planes: &mut Planes,
+        kind: &Kind,
+        lesion_type: usize,
+        place: [f32; 2],
+        margin: f32,
+        thickness_mm: f32,
+    ) -> Option<Truth> {
+        if matches!(kind.site, Site::Lung | Site::Muscle | Site::Fat | Site::Subcutaneous) && rng.random_bool(self.real_share(kind.site)) {
             let in_lung = kind.site == Site::Lung;
-            let fitting: Vec<&RealLesion> = self.real.iter().filter(|r| r.in_lung == in_lung).collect();
+            let fitting: Vec<&RealLesion> = self.real.iter().filter(|r| r.in_lung == in_lung && !r.beside_bone).collect();
             if let Some(lesion) = choose(rng, &fitting) {
                 let wanted_mm = quantile(rng, kind.size_mm);
                 let shrink = if in_lung { rng.random_range(0.7..1.3) } else { (wanted_mm / lesion.long_mm().max(1.0)).clamp(0.15, 1.0) };
@@ -229,6 +273,9 @@ impl Sampler {
         let edge_mm = rng.random_range(kind.edge_mm[0]..kind.edge_mm[1]);
         let rough = rng.random_range(kind.rough[0]..kind.rough[1]);
         let long_mm = quantile(rng, kind.size_mm);
+        if kind.site != Site::Lung && sticks_out(planes, place, long_mm * 0.45 / SLOT_MM) {
+            return None;
+        }
         let shape = Shape::random(rng, long_mm, edge_mm, rough);
         let z = rng.random_range(-0.65..0.65) * shape.semi_mm[2];
         let hu = rng.random_range(kind.hu[0]..kind.hu[1]);
@@ -238,42 +285,63 @@ impl Sampler {
             delta: kind.delta,
             texture_hu: kind.texture_hu * rng.random_range(0.3..1.5),
             rim_hu: if rim { rng.random_range(8.0..35.0) } else { 0.0 },
+            necrosis_hu: if long_mm > NECROSIS_MM && rng.random_bool(0.5) { rng.random_range(12.0..55.0) } else { 0.0 },
         };
         let mask = insert::paint(planes, &shape, [place[0], place[1], z], look, thickness_mm, rng);
         recist::measure(&mask, planes.size, margin, LEAST_PIXELS, lesion_type)
     }
 
     /// Vessels and bowel: tubes that go on through the slices, with the HU and edges of lesions.
-    fn look_alikes(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, frame: &Frame, thickness_mm: f32) {
+    fn look_alikes(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, thickness_mm: f32) {
         for (site, chance) in [(Site::Lung, 0.3), (Site::Fat, 0.4)] {
             if places.of(site).is_empty() || !rng.random_bool(chance) {
                 continue;
             }
             for _ in 0..rng.random_range(1..4) {
                 let Some(place) = choose(rng, places.of(site)) else { continue };
-                let at = frame.to_slot([f64::from(place[0]), f64::from(place[1])]).map(|v| v as f32);
+                let at = view.to_crop([f64::from(place[0]), f64::from(place[1])]);
                 let radius = if site == Site::Lung { rng.random_range(0.8..3.5) } else { rng.random_range(1.5..11.0) };
                 let edge = rng.random_range(0.6..1.6);
                 let tube = Shape::tube(rng, radius, edge);
                 // Bowel has a wall and other content than the wall.
                 let rim_hu = if radius > 6.0 { rng.random_range(0.0..25.0) } else { 0.0 };
-                let look = Look { hu: rng.random_range(10.0..150.0), delta: false, texture_hu: 4.0, rim_hu };
+                let look = Look { hu: rng.random_range(10.0..150.0), delta: false, texture_hu: 4.0, rim_hu, necrosis_hu: 0.0 };
                 insert::paint(planes, &tube, [at[0], at[1], 0.0], look, thickness_mm, rng);
             }
         }
     }
 }
 
+/// DeepLesion's type of a lesion of this kind: a mass in fat is called after the part of the body that it lies in.
+fn type_of(kind: &Kind, part: Part) -> Option<usize> {
+    let name = match (kind.site, part) {
+        (Site::Fat, Part::Chest) => "mediastinum",
+        (Site::Fat, Part::Pelvis) => "pelvis",
+        _ => kind.type_name.as_str(),
+    };
+    TYPE_NAMES.iter().position(|n| *n == name)
+}
+
+/// Whether a disc reaches into air: a mass of the body wall does not hang in front of the skin.
+fn sticks_out(planes: &Planes, [x, y]: [f32; 2], radius: f32) -> bool {
+    let plane = &planes.hu[planes.hu.len() / 2];
+    (0..8).any(|i| {
+        let (sin, cos) = (i as f32 * std::f32::consts::FRAC_PI_4).sin_cos();
+        let at = [x + radius * cos, y + radius * sin].map(|v| v.clamp(0.0, planes.size as f32 - 1.0) as usize);
+        plane[at[1] * planes.size + at[0]] < AIR_HU
+    })
+}
+
 /// The planes of `slots` slots round slot `at`.
-fn crop(scan: &Scan, grid: &SlotGrid, at: usize, slots: usize, frame: &Frame) -> Planes {
+fn crop(scan: &Scan, grid: &SlotGrid, at: usize, slots: usize, view: &View) -> Planes {
     let plane = |slot: usize| -> Plane {
         let s = grid.slots[slot];
-        let lower = resample(&scan.slices[s.lower].image, frame);
-        if s.weight == 0.0 { lower } else { interpolate(&lower, &resample(&scan.slices[s.upper].image, frame), s.weight) }
+        let lower = resample(&scan.slices[s.lower].image, view.frame());
+        if s.weight == 0.0 { lower } else { interpolate(&lower, &resample(&scan.slices[s.upper].image, view.frame()), s.weight) }
     };
     let window = grid.window(at, slots);
     let offsets_mm = window.iter().map(|s| (grid.slots[*s].z_mm - grid.slots[at].z_mm) as f32).collect();
-    Planes { size: CROP, hu: window.into_iter().map(|s| plane(s).hu).collect(), offsets_mm }
+    Planes { size: CROP, hu: window.into_iter().map(|s| view.crop(plane(s).hu)).collect(), offsets_mm }
 }
 
 fn to_sample(planes: &Planes, truths: Vec<Truth>, ignore: Vec<[f32; 4]>) -> Sample {
@@ -341,16 +409,9 @@ fn pick(rng: &mut StdRng, weights: &[f32]) -> usize {
     weights.len().saturating_sub(1)
 }
 
-/// A place of the kind. Fat lies mostly under the skin, nodes mostly do not: of three places the deepest, three times of four.
+/// A place of the kind.
 fn place_of(rng: &mut StdRng, places: &Sites, site: Site) -> Option<[u16; 2]> {
-    let all = places.of(site);
-    let first = *choose(rng, all)?;
-    let Some(body) = places.body.filter(|_| site == Site::Fat && rng.random_bool(0.75)) else { return Some(first) };
-    let middle = [(body.x1 + body.x2) as f32 / 2.0, (body.y1 + body.y2) as f32 / 2.0];
-    let half = [(body.x2 - body.x1).max(1) as f32, (body.y2 - body.y1).max(1) as f32];
-    let out = |p: &[u16; 2]| ((f32::from(p[0]) - middle[0]) / half[0]).hypot((f32::from(p[1]) - middle[1]) / half[1]);
-    let others = [*choose(rng, all)?, *choose(rng, all)?];
-    others.into_iter().chain([first]).min_by(|a, b| out(a).total_cmp(&out(b)))
+    choose(rng, places.of(site)).copied()
 }
 
 fn choose<'a, T>(rng: &mut StdRng, all: &'a [T]) -> Option<&'a T> {

@@ -9,6 +9,13 @@ use super::{Planes, SLOT_MM, Truth, recist::MARGIN_PX};
 use crate::error::{Class, Failure};
 use crate::volume::pixels;
 
+/// Width over which a pasted photograph fades into the crop, pixels.
+const FADE_PX: f32 = 6.0;
+
+/// Bone, and the share of it in a box from which on a lesion counts as one beside bone.
+const BONE_HU: f32 = 220.0;
+const MOST_DENSE: f32 = 0.004;
+
 /// One section of a real lesion.
 struct Section {
     z_mm: f32,
@@ -25,6 +32,8 @@ pub struct RealLesion {
     pub lesion_type: usize,
     /// True for lung nodules: brighter than what they are put into.
     pub in_lung: bool,
+    /// Bone or metal within its outline: it cannot lie elsewhere.
+    pub beside_bone: bool,
     pixel_mm: f32,
     sections: Vec<Section>,
     key: usize,
@@ -93,7 +102,7 @@ fn read_lidc(folder: &Path) -> Result<Vec<RealLesion>, Failure> {
         let pixel_mm = rows.first().and_then(|r| number(r, "pixel_mm")).unwrap_or(0.7);
         if sections.iter().any(|s| s.outline.is_some()) {
             let key = key_section(&sections);
-            lesions.push(RealLesion { lesion_type: type_index("lung"), in_lung: true, pixel_mm, sections, key });
+            lesions.push(RealLesion { lesion_type: type_index("lung"), in_lung: true, beside_bone: false, pixel_mm, sections, key });
         }
     }
     Ok(lesions)
@@ -130,7 +139,15 @@ fn read_sts(folder: &Path) -> Result<Vec<RealLesion>, Failure> {
         sections.sort_by(|a, b| a.z_mm.total_cmp(&b.z_mm));
         if !sections.is_empty() {
             let key = key_section(&sections);
-            lesions.push(RealLesion { lesion_type: type_index("soft tissue"), in_lung: false, pixel_mm: 0.977, sections, key });
+            let beside_bone = sections[key].dense_share() > MOST_DENSE;
+            lesions.push(RealLesion {
+                lesion_type: type_index("soft tissue"),
+                in_lung: false,
+                beside_bone,
+                pixel_mm: 0.977,
+                sections,
+                key,
+            });
         }
     }
     Ok(lesions)
@@ -199,6 +216,49 @@ impl RealLesion {
         Some(Truth { box_px, lesion_type: self.lesion_type, axes_px: None, angle_rad: 0.0 })
     }
 
+    /// Puts the lesion with all that was photographed round it somewhere into the crop, scaled and mirrored. Its surroundings were not searched for
+    /// other lesions and do not fit what lies beside them: they are returned as a region that counts neither way.
+    pub fn paste(&self, planes: &mut Planes, margin: f32, rng: &mut impl Rng) -> Option<(Truth, [f32; 4])> {
+        let size = planes.size;
+        let outlined: Vec<usize> = (0..self.sections.len()).filter(|i| self.sections[*i].outline.is_some()).collect();
+        let key = if rng.random_bool(0.6) { self.key } else { *outlined.get(rng.random_range(0..outlined.len()))? };
+        let outline = self.sections[key].outline?;
+        let wanted_mm =
+            if self.in_lung { self.long_mm() * rng.random_range(0.75..1.35) } else { 15.0 * rng.random_range(0.0f32..1.8).exp() };
+        let shrink = (wanted_mm / self.long_mm().max(1.0)).clamp(0.15, 1.35);
+        let scale = SLOT_MM / (self.pixel_mm * shrink);
+        let (mx, my) = (if rng.random_bool(0.5) { -1.0 } else { 1.0 }, if rng.random_bool(0.2) { -1.0 } else { 1.0 });
+        let (cx, cy) = ((outline[0] + outline[2]) / 2.0, (outline[1] + outline[3]) / 2.0);
+        let half = [(outline[2] - outline[0] + 1.0) / 2.0 / scale, (outline[3] - outline[1] + 1.0) / 2.0 / scale];
+        let room = |half: f32| {
+            let edge = half + margin + 2.0;
+            if 2.0 * edge < size as f32 { rng.random_range(edge..size as f32 - edge) } else { size as f32 / 2.0 }
+        };
+        let centre = half.map(room);
+        let mut patch = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
+        for (plane, offset) in planes.hu.iter_mut().zip(&planes.offsets_mm) {
+            let z = self.sections[key].z_mm + offset;
+            let section = self.sections.iter().min_by(|a, b| (a.z_mm - z).abs().total_cmp(&(b.z_mm - z).abs()))?;
+            let (width, height) = (section.width as f32 - 1.0, section.height as f32 - 1.0);
+            for y in 0..size {
+                for x in 0..size {
+                    let (u, v) = (cx + mx * (x as f32 - centre[0]) * scale, cy + my * (y as f32 - centre[1]) * scale);
+                    let Some(value) = section.bilinear(u, v) else { continue };
+                    // The rim of the photograph fades over a few pixels.
+                    let alpha = (u.min(v).min(width - u).min(height - v) / (FADE_PX * scale)).clamp(0.0, 1.0);
+                    let own = &mut plane[y * size + x];
+                    *own += alpha * (value - *own);
+                    patch = [patch[0].min(x as f32), patch[1].min(y as f32), patch[2].max(x as f32), patch[3].max(y as f32)];
+                }
+            }
+        }
+        let (x, y, [hx, hy]) = (centre[0], centre[1], half);
+        // Half a pixel: outlines are inclusive pixel indices.
+        let box_px = [x - hx + 0.5 - margin, y - hy + 0.5 - margin, x + hx - 0.5 + margin, y + hy - 0.5 + margin];
+        let truth = Truth { box_px, lesion_type: self.lesion_type, axes_px: None, angle_rad: 0.0 };
+        Some((truth, [patch[0] - FADE_PX, patch[1] - FADE_PX, patch[2] + FADE_PX, patch[3] + FADE_PX]))
+    }
+
     /// Long side of the key outline, mm.
     #[must_use]
     pub fn long_mm(&self) -> f32 {
@@ -207,6 +267,14 @@ impl RealLesion {
 }
 
 impl Section {
+    /// Share of bone and metal in the box.
+    fn dense_share(&self) -> f32 {
+        let Some([x1, y1, x2, y2]) = self.outline.map(|b| b.map(|v| v as usize)) else { return 0.0 };
+        let rows = (y1..=y2.min(self.height - 1)).map(|y| &self.hu[y * self.width + x1..=y * self.width + x2.min(self.width - 1)]);
+        let (dense, all) = rows.flatten().fold((0.0, 0.0), |(d, n), v| (d + f32::from(u8::from(*v > BONE_HU)), n + 1.0));
+        dense / f32::max(all, 1.0)
+    }
+
     fn bilinear(&self, x: f32, y: f32) -> Option<f32> {
         if x < 0.0 || y < 0.0 || x >= (self.width - 1) as f32 || y >= (self.height - 1) as f32 {
             return None;

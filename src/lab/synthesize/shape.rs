@@ -26,6 +26,7 @@ pub struct Shape {
     edge_mm: f32,
     surface: [Wave; WAVES],
     texture: [Wave; WAVES],
+    necrosis: [Wave; WAVES],
 }
 
 fn waves(rng: &mut impl Rng, low: f32, high: f32) -> [Wave; WAVES] {
@@ -63,6 +64,8 @@ impl Shape {
             edge_mm: edge_mm.min(long_mm / 3.0),
             surface,
             texture: waves(rng, 0.3, 1.4),
+            // One to three patches across the lesion, whatever its size.
+            necrosis: waves(rng, 2.0 / semi, 6.0 / semi),
         }
     }
 
@@ -98,6 +101,13 @@ impl Shape {
         let inside_mm = (radius - r) * length;
         let t = (0.5 + inside_mm / self.edge_mm.max(0.2)).clamp(0.0, 1.0);
         (t * t * (3.0 - 2.0 * t), (1.0 - r / radius).clamp(0.0, 1.0))
+    }
+
+    /// How much of the tissue at `p` is dead, 0..1: patches in the depth of the lesion.
+    #[must_use]
+    pub fn necrosis(&self, p: [f32; 3], depth: f32) -> f32 {
+        let t = ((sum(&self.necrosis, p) + 1.6 * depth - 0.6) * 2.0).clamp(0.0, 1.0);
+        t * t * (3.0 - 2.0 * t)
     }
 
     /// Texture at `p`, about −1..1; wavelengths of 4 to 20 mm.

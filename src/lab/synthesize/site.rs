@@ -10,8 +10,16 @@ const RASTER: usize = 4;
 const CHEST_SHARE: f64 = 0.25;
 /// Smallest homogeneous region that passes for an organ, mm².
 const ORGAN_MM2: f64 = 2500.0;
+/// Fat, as a mean over a few pixels.
+const FAT_HU: std::ops::Range<f32> = -135.0..-50.0;
 /// An enhanced kidney's section, mm².
 const KIDNEY_MM2: std::ops::Range<f64> = 250.0..4500.0;
+
+/// Denser than an enhanced kidney or aorta.
+const HIP_HU: f32 = 230.0;
+/// A section of the iliac bone or of a hip joint is at least this large, mm², and lies at least this share of the body's width from its middle.
+const HIP_MM2: f64 = 350.0;
+const HIP_ASIDE: f64 = 0.12;
 
 /// A place by tissue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -23,20 +31,34 @@ pub enum Site {
     Parenchyma,
     /// In or at an enhanced kidney.
     Kidney,
-    /// Fat inside the body.
+    /// Fat inside the body wall: mesentery, retroperitoneum, mediastinum.
     Fat,
+    /// Fat under the skin.
+    Subcutaneous,
     /// Muscle and other soft tissue.
     Muscle,
     /// Bone.
     Bone,
 }
 
+/// Part of the body that a slice crosses.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Much aerated lung.
+    Chest,
+    /// Neither of the others.
+    #[default]
+    Abdomen,
+    /// Large bones at both sides: iliac wings, hip joints.
+    Pelvis,
+}
+
 /// Candidate places of one slice, image pixels.
 #[derive(Debug, Default)]
 pub struct Sites {
-    places: [Vec<[u16; 2]>; 6],
-    /// Lung share of the body.
-    pub lung_share: f64,
+    places: [Vec<[u16; 2]>; 7],
+    /// Part of the body.
+    pub part: Part,
     /// Body, image pixels.
     pub body: Option<PixelBox>,
 }
@@ -66,10 +88,25 @@ impl Sites {
         let middle = (slice.body.x1 + slice.body.x2) as f64 / 2.0;
         let width = (slice.body.x2 - slice.body.x1).max(1) as f64;
         let back = (slice.body.y1 + slice.body.y2) as f64 / 2.0;
-        let mut found = Self { lung_share, body: Some(slice.body), ..Self::default() };
+        // The body wall parts the two: what fat and skin connect with the outside lies under the skin.
+        let superficial = flood(&outside, rows, cols, |i| FAT_HU.contains(&mean[i]) || !interior(i, cols, rows, &outside));
+        let chest = lung_share > CHEST_SHARE;
+        let bones = components(rows, cols, &|i| inside(i) && mean[i] > HIP_HU);
+        let hip = |side: f64| {
+            let aside = |i: usize| ((i % cols * RASTER) as f64 - middle) * side > HIP_ASIDE * width;
+            let large = |i: usize| bones.label[i] != 0 && bones.area[bones.label[i]] as f64 * cell_mm2 > HIP_MM2;
+            count(&|i| large(i) && aside(i)) * cell_mm2 > HIP_MM2
+        };
+        let part = match (chest, lung_share < 0.01 && hip(-1.0) && hip(1.0)) {
+            (true, _) => Part::Chest,
+            (false, true) => Part::Pelvis,
+            (false, false) => Part::Abdomen,
+        };
+        let mut found = Self { part, body: Some(slice.body), ..Self::default() };
         for i in 0..rows * cols {
             let (x, y) = (i % cols * RASTER + RASTER / 2, i / cols * RASTER + RASTER / 2);
-            let sick = slice.disease.iter().any(|d| (d.x1..=d.x2).contains(&x) && (d.y1..=d.y2).contains(&y));
+            let holds = |r: &PixelBox| (r.x1..=r.x2).contains(&x) && (r.y1..=r.y2).contains(&y);
+            let sick = slice.disease.iter().any(|d| !d.whole_organ && holds(&d.region));
             if !inside(i) || sick {
                 continue;
             }
@@ -81,17 +118,12 @@ impl Sites {
                 put(Site::Lung);
             } else if mean[i] > 180.0 && !KIDNEY_MM2.contains(&blob) {
                 put(Site::Bone);
-            } else if (-135.0..-50.0).contains(&mean[i]) && interior(i, cols, rows, &outside) {
-                put(Site::Fat);
-            } else if bright.label[i] != 0
-                && KIDNEY_MM2.contains(&blob)
-                && aside
-                && (y as f64) > back - 0.1 * width
-                && lung_share < CHEST_SHARE
-            {
+            } else if FAT_HU.contains(&mean[i]) && interior(i, cols, rows, &outside) {
+                put(if superficial[i] { Site::Subcutaneous } else { Site::Fat });
+            } else if bright.label[i] != 0 && KIDNEY_MM2.contains(&blob) && aside && (y as f64) > back - 0.1 * width && !chest {
                 put(Site::Kidney);
             } else if organs.label[i] != 0 && organ > ORGAN_MM2 && mean[i] > 35.0 {
-                if lung_share < CHEST_SHARE {
+                if !chest {
                     put(Site::Parenchyma);
                 }
             } else if soft(i) && mean[i] < 90.0 {
@@ -124,22 +156,25 @@ fn statistics(image: &HuImage, rows: usize, cols: usize) -> (Vec<f32>, Vec<f32>)
 
 /// Air that touches the border of the image.
 fn flood_from_border(mean: &[f32], rows: usize, cols: usize) -> Vec<bool> {
-    let mut outside = vec![false; rows * cols];
-    let mut stack: Vec<usize> =
-        (0..rows * cols).filter(|i| i / cols == 0 || i / cols == rows - 1 || i % cols == 0 || i % cols == cols - 1).collect();
-    stack.retain(|i| mean[*i] < -350.0);
-    for i in &stack {
-        outside[*i] = true;
-    }
+    let air = |i: usize| mean[i] < -350.0;
+    let border = |i: usize| i / cols == 0 || i / cols == rows - 1 || i % cols == 0 || i % cols == cols - 1;
+    let seeds: Vec<bool> = (0..rows * cols).map(|i| border(i) && air(i)).collect();
+    flood(&seeds, rows, cols, air)
+}
+
+/// `seeds` and all that `passes` and is connected with them.
+fn flood(seeds: &[bool], rows: usize, cols: usize, passes: impl Fn(usize) -> bool) -> Vec<bool> {
+    let mut reached = seeds.to_vec();
+    let mut stack: Vec<usize> = (0..rows * cols).filter(|i| seeds[*i]).collect();
     while let Some(i) = stack.pop() {
         for j in neighbours(i, rows, cols) {
-            if !outside[j] && mean[j] < -350.0 {
-                outside[j] = true;
+            if !reached[j] && passes(j) {
+                reached[j] = true;
                 stack.push(j);
             }
         }
     }
-    outside
+    reached
 }
 
 fn neighbours(i: usize, rows: usize, cols: usize) -> impl Iterator<Item = usize> {

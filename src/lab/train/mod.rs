@@ -17,12 +17,15 @@ use self::optimizer::Optimizer;
 use super::synthesize::{CROP, Sample, Sampler};
 use crate::detect::network::NetworkSpec;
 use crate::detect::train_net::TrainNet;
+use crate::detect::weights::FoldedWeights;
 use crate::error::{Class, Failure};
 
 /// Steps over which the rate rises from zero.
 const WARM_UP: usize = 300;
-/// Learning rate after the warm-up, and at the end of the cosine.
-const RATES: [f64; 2] = [2e-3, 2e-5];
+/// Learning rate after the warm-up of a new network; one that starts from trained weights takes a lower one.
+pub const RATE: f64 = 2e-3;
+/// Learning rate at the end of the cosine.
+const LAST_RATE: f64 = 2e-5;
 /// Samples a batch where a sample is one slot, and where it is a full context.
 const BATCH_ONE: usize = 12;
 const BATCH_CONTEXT: usize = 5;
@@ -43,6 +46,10 @@ pub struct Options {
     pub minutes: f64,
     /// Seed of weights and samples.
     pub seed: u64,
+    /// Weights to start from, unless a checkpoint is resumed.
+    pub init: Option<FoldedWeights>,
+    /// Learning rate after the warm-up.
+    pub rate: f64,
     /// Folder of checkpoints; an existing one is resumed.
     pub out: PathBuf,
 }
@@ -64,12 +71,17 @@ pub fn run(sampler: Sampler, options: &Options) -> Result<(), Failure> {
         println!("resumed at step {} after {:.1} min, {} samples", progress.steps, progress.minutes, progress.samples);
     }
     let batches = produce(sampler, options.spec.context, options.seed, progress.steps);
+    if let Some(weights) = options.init.as_ref().filter(|_| progress.steps == 0) {
+        let batch = batches.recv().map_err(|_| failed("the sample producer stopped"))?;
+        net.start_from(weights, &input(&batch, &device).map_err(failed)?).map_err(failed)?;
+        optimizer = Optimizer::new(net.vars()).map_err(failed)?;
+    }
     let (start, minutes_before) = (Instant::now(), progress.minutes);
     let (mut saved, mut printed) = (Instant::now(), Instant::now());
     let (mut parts, mut shown, mut bad, mut samples_printed) = ([0.0f32; 5], 0, 0, progress.samples);
     while progress.minutes < options.minutes {
         let batch = batches.recv().map_err(|_| failed("the sample producer stopped"))?;
-        let rate = rate(progress.steps, progress.minutes / options.minutes);
+        let rate = rate(options.rate, progress.steps, progress.minutes / options.minutes);
         let (values, norm) = step(&net, &mut optimizer, &batch, rate, &device).map_err(failed)?;
         if norm.is_finite() {
             bad = 0;
@@ -108,9 +120,9 @@ pub fn run(sampler: Sampler, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Warm-up, then half a cosine over the schedule.
-fn rate(step: usize, done: f64) -> f64 {
-    let cosine = RATES[1] + (RATES[0] - RATES[1]) * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
+/// Warm-up to `most`, then half a cosine over the schedule.
+fn rate(most: f64, step: usize, done: f64) -> f64 {
+    let cosine = LAST_RATE + (most - LAST_RATE) * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
     cosine * ((step + 1) as f64 / WARM_UP as f64).min(1.0)
 }
 
@@ -126,14 +138,19 @@ pub fn step(
     device: &Device,
 ) -> candle_core::Result<([f32; 5], f64)> {
     let slots = batch.first().map_or(1, |s| s.slots);
-    let data: Vec<f32> = batch.iter().flat_map(|s| s.data.iter().copied()).collect();
-    let x = Tensor::from_vec(data, (batch.len() * slots, CROP, CROP, 3), device)?;
-    let outputs = net.forward(&x, slots, true)?;
+    let outputs = net.forward(&input(batch, device)?, slots, true)?;
     let targets = targets::assign(batch);
     let loss = loss::loss(&outputs, &targets, device)?;
     let grads = loss.total.backward()?;
     let norm = optimizer.step(&grads, rate)?;
     Ok((loss.parts, norm))
+}
+
+/// `[samples · slots, CROP, CROP, 3]`
+fn input(batch: &[Sample], device: &Device) -> candle_core::Result<Tensor> {
+    let planes: usize = batch.iter().map(|s| s.slots).sum();
+    let data: Vec<f32> = batch.iter().flat_map(|s| s.data.iter().copied()).collect();
+    Tensor::from_vec(data, (planes, CROP, CROP, 3), device)
 }
 
 /// Batches of one slot and of a full context by turns, from one thread: the same seed gives the same batches.
@@ -196,8 +213,8 @@ mod tests {
 
     #[test]
     fn the_rate_warms_up_and_falls() {
-        assert!(rate(0, 0.0) < RATES[0] / 100.0);
-        assert!((rate(WARM_UP, 0.0) - RATES[0]).abs() < 1e-9);
-        assert!((rate(9999, 1.0) - RATES[1]).abs() < 1e-9);
+        assert!(rate(RATE, 0, 0.0) < RATE / 100.0);
+        assert!((rate(RATE, WARM_UP, 0.0) - RATE).abs() < 1e-9);
+        assert!((rate(RATE, 9999, 1.0) - LAST_RATE).abs() < 1e-9);
     }
 }
