@@ -46,7 +46,7 @@ fn export_8bit(plane: &mut [f32], kind: i32) {
     for v in plane.iter_mut() {
         match kind {
             0..14 => *v = ((*v + 1024.0) / 16.0).floor() * 16.0 - 1016.0,
-            14..20 => {
+            14..23 => {
                 *v = if *v > 0.0 {
                     v.min(255.0).round()
                 } else if *v > -300.0 {
@@ -55,7 +55,7 @@ fn export_8bit(plane: &mut [f32], kind: i32) {
                     -1000.0
                 };
             }
-            20..26 => {
+            23..32 => {
                 *v = if *v > -100.0 {
                     v.clamp(-45.0, 160.0).round()
                 } else if *v > -300.0 {
@@ -64,7 +64,7 @@ fn export_8bit(plane: &mut [f32], kind: i32) {
                     -900.0
                 }
             }
-            26..30 => *v = ((v.clamp(-175.0, 275.0) + 175.0) / 450.0 * 255.0).round() / 255.0 * 450.0 - 175.0,
+            32..36 => *v = ((v.clamp(-175.0, 275.0) + 175.0) / 450.0 * 255.0).round() / 255.0 * 450.0 - 175.0,
             _ => {}
         }
     }

@@ -35,7 +35,7 @@ const CHEST_SKIPPED: f64 = 0.45;
 /// Of the share of real lesions, what is left where they have to be shrunk.
 const SHRUNK_SHARE: f64 = 0.4;
 /// Share of samples that show a real lesion in its own surroundings, and how many of those are nodules.
-const PASTED_SHARE: f64 = 0.14;
+const PASTED_SHARE: f64 = 0.1;
 const PASTED_LUNG: f64 = 0.3;
 /// A crop's middle lies at least this share of its side inside the body's box.
 const LEAST_INSET: f64 = 0.33;
