@@ -1,6 +1,10 @@
 //! Promise: every transfer syntax that is accepted decodes, lossless ones to the very same HU; retired ones are refused with a reason.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use dicom_core::value::PixelFragmentSequence;
+use dicom_core::{DataElement, VR};
+use dicom_dictionary_std::tags;
+use lesionwatch::series::part10;
 use lesionwatch::volume::HuImage;
 use lesionwatch::volume::pixels::{DecodeError, decode};
 use std::path::PathBuf;
@@ -43,16 +47,34 @@ fn lossless_syntaxes_give_the_same_hu() {
 #[test]
 fn lossy_syntaxes_stay_within_their_loss() {
     // Largest difference as the encodings were made: 1 and 5 stored units; 8 bits at 32 HU a step, and the loss on top.
-    for (uid, mean, most) in [("1.2.840.10008.1.2.4.81", 1.0, 1), ("1.2.840.10008.1.2.4.91", 2.0, 5), ("1.2.840.10008.1.2.4.50", 30.0, 700)]
-    {
+    // 12 bits at 2 HU a step: 3.6 and 36 HU measured with our decoder, the same with libjpeg's; a tenth is left for rounding.
+    for (uid, mean, most) in [
+        ("1.2.840.10008.1.2.4.81", 1.0, 1),
+        ("1.2.840.10008.1.2.4.91", 2.0, 5),
+        ("1.2.840.10008.1.2.4.51", 4.0, 40),
+        ("1.2.840.10008.1.2.4.50", 30.0, 700),
+    ] {
         let (found_mean, found_most) = difference(uid);
         assert!(found_mean <= mean && found_most <= most, "{uid}: mean {found_mean}, most {found_most}");
     }
 }
 
 #[test]
+fn a_frame_cut_into_fragments_is_one_image() {
+    let uid = "1.2.840.10008.1.2.4.51";
+    let mut object = part10::open(&file(uid), None).unwrap();
+    let whole = object.element(tags::PIXEL_DATA).unwrap().value().fragments().unwrap().concat();
+    // Even lengths, as PS3.5 A.4 has them; the first ends within the headers.
+    let fragments: Vec<Vec<u8>> = [&whole[..100], &whole[100..30_000], &whole[30_000..]].map(<[u8]>::to_vec).into();
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PixelFragmentSequence::new(vec![0], fragments)));
+    let temp = tempfile::NamedTempFile::new().unwrap();
+    object.write_to_file(temp.path()).unwrap();
+    assert!(decode(temp.path()).unwrap() == image(uid));
+}
+
+#[test]
 fn syntaxes_without_a_decoder_are_refused_by_name() {
-    for uid in ["1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"] {
+    for uid in ["1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"] {
         match decode(&file(uid)) {
             Err(DecodeError::TransferSyntax(named)) => assert_eq!(named, uid),
             other => panic!("{uid}: {:?}", other.map(|_| "decoded")),
@@ -62,8 +84,14 @@ fn syntaxes_without_a_decoder_are_refused_by_name() {
 
 #[test]
 fn cut_and_mangled_files_are_errors() {
-    for uid in ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"]
-    {
+    for uid in [
+        "1.2.840.10008.1.2.1",
+        "1.2.840.10008.1.2.4.70",
+        "1.2.840.10008.1.2.4.80",
+        "1.2.840.10008.1.2.4.90",
+        "1.2.840.10008.1.2.5",
+        "1.2.840.10008.1.2.4.51",
+    ] {
         let bytes = std::fs::read(file(uid)).unwrap();
         for cut in [200, bytes.len() / 10, bytes.len() / 2] {
             let temp = tempfile::NamedTempFile::new().unwrap();

@@ -26,7 +26,7 @@ const VERIFICATION: &str = "1.2.840.10008.1.1";
 const STORAGE_ROOT: &str = "1.2.840.10008.5.1.4.1.1.";
 const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 /// In the order of preference: what needs least work first, then lossless before lossy.
-const TRANSFER_SYNTAXES: [&str; 12] = [
+const TRANSFER_SYNTAXES: [&str; 13] = [
     "1.2.840.10008.1.2.1",
     "1.2.840.10008.1.2",
     "1.2.840.10008.1.2.1.99",
@@ -38,6 +38,7 @@ const TRANSFER_SYNTAXES: [&str; 12] = [
     "1.2.840.10008.1.2.4.90",
     "1.2.840.10008.1.2.4.81",
     "1.2.840.10008.1.2.4.91",
+    "1.2.840.10008.1.2.4.51",
     "1.2.840.10008.1.2.4.50",
 ];
 const IMPLEMENTATION_CLASS: &str = "2.25.104353216174283041617351293172054011713";
@@ -375,4 +376,31 @@ fn refusal(e: io::Error) -> (u16, String) {
         format!("storage failed: {}", e.kind())
     };
     (status::OUT_OF_RESOURCES, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dicom_ul::pdu::PresentationContextProposed;
+
+    #[test]
+    fn what_loses_less_is_preferred_and_what_cannot_be_decoded_refused() {
+        let proposed = |id: u8, endings: &[&str]| PresentationContextProposed {
+            id,
+            abstract_syntax: format!("{STORAGE_ROOT}2"),
+            transfer_syntaxes: endings.iter().map(|e| format!("1.2.840.10008.1.2.4.{e}")).collect(),
+        };
+        let request = AssociationRQ {
+            protocol_version: 1,
+            calling_ae_title: "CT".into(),
+            called_ae_title: "LESIONWATCH".into(),
+            application_context_name: APPLICATION_CONTEXT.into(),
+            presentation_contexts: vec![proposed(1, &["50", "51", "70"]), proposed(3, &["50", "51"]), proposed(5, &["53", "55"])],
+            user_variables: Vec::new(),
+        };
+        let (answer, accepted) = negotiate(&request);
+        let chosen: Vec<_> = accepted.iter().map(|a| (a.id, a.transfer_syntax.as_str())).collect();
+        assert_eq!(chosen, [(1, "1.2.840.10008.1.2.4.70"), (3, "1.2.840.10008.1.2.4.51")]);
+        assert_eq!(answer.presentation_contexts[2].reason, PresentationContextResultReason::TransferSyntaxesNotSupported);
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod frame;
+pub mod jpeg_extended;
 pub mod pixels;
 pub mod slots;
 pub mod window;

@@ -12,6 +12,7 @@ use dicom_object::DefaultDicomObject;
 use dicom_pixeldata::PixelDecoder;
 
 use super::HuImage;
+use super::jpeg_extended::{self, JpegError};
 use crate::series::part10;
 
 /// Rows and columns above this are a damaged header, not a CT image (the largest in clinical use is 2048).
@@ -21,14 +22,15 @@ pub const AIR_HU: i16 = -1024;
 /// Top of the 12-bit HU scale.
 pub const MOST_HU: i16 = 3071;
 
-/// Transfer syntaxes whose pixels can be decoded here; the receiver accepts these. JPEG Extended (12 bit) is not among them: no decoder at hand reads it.
-pub const DECODABLE: [&str; 12] = [
+/// Transfer syntaxes whose pixels can be decoded here; the receiver accepts these.
+pub const DECODABLE: [&str; 13] = [
     uids::EXPLICIT_VR_LITTLE_ENDIAN,
     uids::IMPLICIT_VR_LITTLE_ENDIAN,
     "1.2.840.10008.1.2.2", // Explicit VR Big Endian, retired
     uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     uids::RLE_LOSSLESS,
     uids::JPEG_BASELINE8_BIT,
+    uids::JPEG_EXTENDED12_BIT,
     uids::JPEG_LOSSLESS,
     uids::JPEG_LOSSLESS_SV1,
     uids::JPEGLS_LOSSLESS,
@@ -67,6 +69,9 @@ pub enum DecodeError {
     /// The decoder gave up.
     #[error("pixel data damaged: {0}")]
     Damaged(String),
+    /// The JPEG Extended codestream is damaged, or not one that is decoded here.
+    #[error("JPEG codestream: {0}")]
+    JpegExtended(#[from] JpegError),
     /// Fewer pixels than rows and columns say.
     #[error("pixel data holds {found} bytes, {expected} are needed")]
     Short {
@@ -97,6 +102,7 @@ fn decode_object(object: &DefaultDicomObject, syntax: &str) -> Result<HuImage, D
     let layout = Layout::read(object)?;
     let samples = match syntax {
         uids::JPEGLS_LOSSLESS | uids::JPEGLS_NEAR_LOSSLESS => jpeg_ls(object, &layout)?,
+        uids::JPEG_EXTENDED12_BIT => jpeg_extended::decode(&codestream(object)?, layout.rows, layout.cols, layout.stored)?,
         _ => native(object, &layout)?,
     };
     Ok(HuImage { rows: layout.rows.into(), cols: layout.cols.into(), hu: layout.to_hu(&samples) })
@@ -194,11 +200,16 @@ fn native(object: &DefaultDicomObject, layout: &Layout) -> Result<Vec<u16>, Deco
     })
 }
 
-fn jpeg_ls(object: &DefaultDicomObject, layout: &Layout) -> Result<Vec<u16>, DecodeError> {
+/// All fragments behind the offset table, joined: a frame may be cut anywhere (PS3.5 A.4), and the first frame ends with its own codestream.
+fn codestream(object: &DefaultDicomObject) -> Result<Vec<u8>, DecodeError> {
     let missing = DecodeError::Missing { name: "Pixel Data", tag: tags::PIXEL_DATA };
     let element = object.element(tags::PIXEL_DATA).map_err(|_| missing)?;
     let fragments = element.value().fragments().ok_or_else(|| DecodeError::Damaged("not encapsulated".into()))?;
-    let mut codestream = fragments.concat();
+    Ok(fragments.concat())
+}
+
+fn jpeg_ls(object: &DefaultDicomObject, layout: &Layout) -> Result<Vec<u16>, DecodeError> {
+    let mut codestream = codestream(object)?;
     drop_fill_bytes(&mut codestream);
     // The decoder holds these against the codestream's own size before it allocates.
     let (samples, _, _) =
