@@ -96,18 +96,33 @@ struct EvaluateArgs {
     /// CSV of `lesionwatch scan --candidates`
     #[arg(long, value_name = "FILE.csv")]
     candidates: PathBuf,
-    /// Truth table: set,sop_uid,x1,y1,x2,y2,box_kind,…
+    /// Truth table: sop_uid,x1,y1,x2,y2,box_kind,lesion_id,type and, where known, long_axis_mm
     #[arg(long, value_name = "FILE.csv")]
     truth: PathBuf,
-    /// Image table: set,patient,sop_uid,…
+    /// Image table: set,case,patient,sop_uid and, for pictures, path
     #[arg(long, value_name = "FILE.csv")]
     images: PathBuf,
     /// Grow truth boxes of kind `mask` by this many pixels on each side (DeepLesion's convention)
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, value_name = "PX", default_value_t = 5.0)]
     pad: f64,
-    /// Write the rows as JSON
+    /// Only these sets of the image table
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    sets: Vec<String>,
+    /// Draws of patients for the 95 % intervals; the same tables give the same intervals. 0 switches them off
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    bootstrap: usize,
+    /// JSON of `lesionwatch scan --json` (best with --min-score 0): adds the error of long axes and the calibration curve
+    #[arg(long, value_name = "FILE.json")]
+    results: Option<PathBuf>,
+    /// Write every row as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write one self-contained page: FROC curves, and hits, misses and false alarms, best first
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Folder that the image table's paths start from, for the page's pictures
+    #[arg(long, value_name = "DIR", requires = "html")]
+    dicom: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -144,7 +159,7 @@ pub fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Synthesize(args) => synthesize(&args),
         Verb::Train(args) => train(&args),
-        Verb::Evaluate(args) => evaluate(&args),
+        Verb::Evaluate(args) => evaluate(args),
         Verb::Export(args) => export(&args),
     };
     match done {
@@ -187,12 +202,21 @@ fn train(args: &TrainArgs) -> Result<(), Failure> {
     train::run(sampler, &options)
 }
 
-fn evaluate(args: &EvaluateArgs) -> Result<(), Failure> {
-    let rows = evaluate::run(&args.candidates, &args.truth, &args.images, args.pad)?;
-    evaluate::print(&rows);
-    let Some(path) = &args.json else { return Ok(()) };
-    let text = serde_json::to_string_pretty(&rows).map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
-    std::fs::write(path, text + "\n").map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())))
+fn evaluate(args: EvaluateArgs) -> Result<(), Failure> {
+    let request = evaluate::Request {
+        candidates: args.candidates,
+        truth: args.truth,
+        images: args.images,
+        pad_px: args.pad,
+        sets: args.sets,
+        bootstrap: args.bootstrap,
+        results: args.results,
+        json: args.json,
+        html: args.html,
+        dicom: args.dicom,
+    };
+    print!("{}", evaluate::run(&request)?);
+    Ok(())
 }
 
 /// The description file of `export`.

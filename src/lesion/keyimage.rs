@@ -11,7 +11,8 @@ const AXES_RGB: [u8; 3] = [90, 220, 255];
 const SHADOW_RGB: [u8; 3] = [0, 0, 0];
 
 /// HU window a type is read in.
-fn window(type_name: &str) -> [f32; 2] {
+#[must_use]
+pub fn window(type_name: &str) -> [f32; 2] {
     match type_name {
         "lung" => [-1350.0, 150.0],
         "bone" => [-450.0, 1050.0],

@@ -1,0 +1,108 @@
+//! The report for a terminal: what one looks at first; everything else is in the JSON.
+
+use std::fmt::Write;
+
+use super::froc::Rule;
+use super::report::{Report, Row};
+
+/// The column at which the interval is shown: the middle of the reported range.
+const INTERVAL_AT: usize = 3;
+
+/// The tables as text.
+#[must_use]
+pub fn text(report: &Report) -> String {
+    let mut out = String::new();
+    for block in report.rows.chunk_by(|a, b| a.set == b.set && a.rule == b.rule).filter(|b| b[0].rule == Rule::Iou.name()) {
+        set(&mut out, &block[0].set, report);
+    }
+    measured(&mut out, report);
+    counts(&mut out, report);
+    out
+}
+
+fn set(out: &mut String, set: &str, report: &Report) {
+    let of_set = || report.rows.iter().filter(|r| r.set == set);
+    let Some(all) = of_set().find(|r| r.images == "all") else { return };
+    let key_images = of_set().find(|r| r.images == "key").map_or(0, |r| r.n_images);
+    let _ =
+        writeln!(out, "{set}: {} images, {key_images} with a lesion, {} volumes, {} patients", all.n_images, all.n_volumes, all.n_patients);
+    let has_empty_images = key_images < all.n_images;
+    let mut head = "";
+    // Sets with a lesion on every image have `all` = `key`; sets of single images have lesions = boxes.
+    let worth_a_line = |r: &&Row| {
+        let main = r.kind == "all" && r.size == "all";
+        let key_boxes = r.images == "key" && r.unit == "boxes";
+        match (main, r.per.as_str()) {
+            (false, _) => key_boxes && r.rule == Rule::Iou.name(),
+            (true, "volume") => r.rule == Rule::Iou.name() && r.n_volumes < r.n_images,
+            (true, _) => key_boxes || (r.rule == Rule::Iou.name() && (r.images == "key" || has_empty_images)),
+        }
+    };
+    let lines: Vec<&Row> = of_set().filter(worth_a_line).collect();
+    let (by_image, by_volume): (Vec<&Row>, Vec<&Row>) = lines.into_iter().partition(|r| r.per == "image");
+    for row in by_image.into_iter().chain(by_volume) {
+        if head != row.per {
+            head = &row.per;
+            let at = row.at.map(|a| format!("{:>6}", format!("@{a}"))).concat();
+            let per = format!("% found at false positives a{} {head}", if head == "image" { "n" } else { "" });
+            let _ = writeln!(out, "  {per:<50}{at}   95 % @{}", row.at[INTERVAL_AT]);
+        }
+        line(out, row);
+    }
+    out.push('\n');
+}
+
+fn line(out: &mut String, row: &Row) {
+    let cut = match (row.kind.as_str(), row.size.as_str()) {
+        ("all", "all") => String::new(),
+        ("all", size) => size.to_owned(),
+        (kind, _) => kind.to_owned(),
+    };
+    let values = row.sensitivity.map(|s| format!("{s:>6.1}")).concat();
+    let interval = row.ci95.map_or("-".to_owned(), |ci| format!("{:.0}..{:.0}", ci[INTERVAL_AT][0], ci[INTERVAL_AT][1]));
+    let _ = writeln!(out, "  {:<15}{:<4}{:<8}{cut:<14}{:>6}   {values}   {interval}", row.rule, row.images, row.unit, row.n);
+}
+
+fn measured(out: &mut String, report: &Report) {
+    let Some(m) = &report.measured else { return };
+    let _ = writeln!(out, "reported lesions: {}, true {}", m.lesions, m.lesions_true);
+    for a in &m.long_axis {
+        let _ = writeln!(
+            out,
+            "  long axis, {:<12} n {:>4}   mean error {:.1} mm, median {:.1} mm, bias {:+.1} mm",
+            a.set, a.n, a.mean_absolute_mm, a.median_absolute_mm, a.bias_mm
+        );
+    }
+    for b in m.calibration.iter().filter(|b| b.n > 0) {
+        let of = |v: Option<f64>| v.unwrap_or(f64::NAN);
+        let _ =
+            writeln!(out, "  score {:.1}..{:.1}: n {:>5}   mean {:.3}, true {:.3}", b.low, b.high, b.n, of(b.mean_score), of(b.share_true));
+    }
+    if let Some(error) = m.calibration_error {
+        let _ = writeln!(out, "  calibration error {error:.3}");
+    }
+    out.push('\n');
+}
+
+fn counts(out: &mut String, report: &Report) {
+    let c = &report.counts;
+    let _ = writeln!(
+        out,
+        "{} candidates, {} truth boxes (of kind mask: grown by {} px), {} images; intervals from {} draws of patients",
+        c.candidates, c.truths, report.pad_px, c.images, report.bootstrap
+    );
+    let (other, unlisted) = report.measured.as_ref().map_or((0, 0), |m| (m.lesions_of_other_sets, m.lesions_of_unlisted_images));
+    for (n, what) in [
+        (c.candidates_of_unlisted_images, "candidates are on images that the image table does not list"),
+        (c.candidates_of_other_sets, "candidates are of sets that were not asked for"),
+        (c.truths_of_other_sets, "truth boxes are of sets that were not asked for"),
+        (c.images_of_other_sets, "images are of sets that were not asked for"),
+        (c.truths_without_size, "truth boxes have no long axis: they are in no size row"),
+        (unlisted, "reported lesions are on images that the image table does not list"),
+        (other, "reported lesions are of sets that were not asked for"),
+    ] {
+        if n > 0 {
+            let _ = writeln!(out, "left out: {n} {what}");
+        }
+    }
+}
