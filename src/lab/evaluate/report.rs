@@ -159,3 +159,89 @@ fn grid(at: [f64; 7]) -> impl Iterator<Item = f64> {
     let (from, to) = (at[0] * CURVE_FROM, at[6]);
     (0..CURVE_POINTS).map(move |i| from * (to / from).powf(i as f64 / (CURVE_POINTS - 1) as f64))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tables::Mark;
+    use super::*;
+
+    fn slice(case: &str, uid: &str, truths: &[([f64; 4], &str, &str)], predictions: &[([f64; 4], f64)]) -> Slice {
+        let mut slice = Slice { set: "vol".into(), case: case.into(), patient: case.into(), sop_uid: uid.into(), ..Slice::default() };
+        slice.boxes.predictions = predictions.to_vec();
+        slice.kinds = vec![String::new(); predictions.len()];
+        for (truth, lesion, kind) in truths {
+            slice.boxes.truths.push(*truth);
+            slice.marks.push(Mark { lesion: (*lesion).into(), kind: (*kind).into(), long_axis_mm: None });
+        }
+        slice
+    }
+
+    const FIRST: [f64; 4] = [10.0, 10.0, 19.0, 19.0];
+    const SECOND: [f64; 4] = [50.0, 50.0, 69.0, 69.0];
+    const CORNER: [f64; 4] = [0.0, 0.0, 9.0, 9.0];
+
+    /// Case A on three slices, the third without a lesion; case B on one. `predictions` of a1, a2, a3, b1.
+    fn study(predictions: [&[([f64; 4], f64)]; 4]) -> Study {
+        let [a1, a2, a3, b1] = predictions;
+        let mut study = Study::default();
+        study.slices = vec![
+            slice("A", "a1", &[(FIRST, "1", "liver")], a1),
+            slice("A", "a2", &[(FIRST, "1", "liver"), (SECOND, "2", "lung")], a2),
+            slice("A", "a3", &[], a3),
+            slice("B", "b1", &[(CORNER, "1", "lung")], b1),
+        ];
+        study
+    }
+
+    fn get<'a>(rows: &'a [Row], rule: Rule, images: &str, unit: &str, kind: &str) -> &'a Row {
+        let fits = |r: &&Row| r.rule == rule.name() && r.images == images && r.per == "image" && r.unit == unit && r.kind == kind;
+        rows.iter().find(fits).unwrap()
+    }
+
+    #[test]
+    fn everything_found_is_100_and_nothing_is_0() {
+        let perfect = study([&[(FIRST, 0.9)], &[(FIRST, 0.9), (SECOND, 0.9)], &[], &[(CORNER, 0.9)]]);
+        assert!(rows(&perfect, 0).iter().all(|r| r.sensitivity == [100.0; 7]));
+        assert!(rows(&study([&[]; 4]), 0).iter().all(|r| r.sensitivity == [0.0; 7]));
+    }
+
+    /// .9 finds a1; .8 false in a1; .7 finds lesion 2 in a2, .65 again; .6 false in a3, which only `all` counts; .5 false in b1; .4 finds b1.
+    #[test]
+    fn curves_worked_out_by_hand() {
+        let rows = rows(
+            &study([
+                &[(FIRST, 0.9), ([100.0, 100.0, 109.0, 109.0], 0.8)],
+                &[([51.0, 50.0, 69.0, 69.0], 0.7), ([50.0, 51.0, 69.0, 69.0], 0.65)],
+                &[([0.0, 0.0, 5.0, 5.0], 0.6)],
+                &[([100.0, 0.0, 109.0, 9.0], 0.5), ([1.0, 0.0, 9.0, 9.0], 0.4)],
+            ]),
+            0,
+        );
+        let near = |row: &Row, half: f64, one: f64| {
+            assert!((row.sensitivity[0] - half).abs() < 1e-9 && (row.sensitivity[1] - one).abs() < 1e-9, "{row:?}");
+        };
+        // (0, 1/4) (1/3, 2/4) (2/3, 3/4)
+        let key = get(&rows, Rule::Iou, "key", "boxes", "all");
+        assert_eq!((key.n, key.n_images, key.n_patients), (4, 3, 2));
+        near(key, 62.5, 75.0);
+        // (0, 1/4) (1/4, 2/4) (2/4, 2/4) (3/4, 3/4)
+        let all = get(&rows, Rule::Iou, "all", "boxes", "all");
+        assert_eq!(all.n_images, 4);
+        near(all, 50.0, 75.0);
+        // Lesion 1 of A is found on a1.
+        let lesions = get(&rows, Rule::Iou, "key", "lesions", "all");
+        assert_eq!(lesions.n, 3);
+        near(lesions, 250.0 / 3.0, 100.0);
+        near(get(&rows, Rule::Iou, "key", "boxes", "lung"), 75.0, 100.0);
+        // Strict: .65 is false too: (0, 1/4) (1/3, 2/4) (2/3, 2/4) (1, 3/4)
+        near(get(&rows, Rule::Strict, "key", "boxes", "all"), 50.0, 75.0);
+    }
+
+    #[test]
+    fn a_small_box_inside_is_found_by_iobb_only() {
+        let rows = rows(&study([&[], &[], &[], &[([2.0, 2.0, 4.0, 4.0], 0.9)]]), 0);
+        assert_eq!(get(&rows, Rule::Iobb, "key", "boxes", "all").sensitivity[1], 25.0);
+        assert_eq!(get(&rows, Rule::Iou, "key", "boxes", "all").sensitivity[1], 0.0);
+    }
+}
