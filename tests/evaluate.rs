@@ -135,7 +135,7 @@ fn what_does_not_fit_is_refused_by_file_line_and_column() {
     let candidates = format!("{CANDIDATES}a,0,0,9,9,0.5\n");
     let truth = format!("{TRUTH}a,0,0,9,9,mask,1,lung,12\n");
     let images = format!("{IMAGES}s,A,p,a\n");
-    let cases: [(&str, String, &str); 16] = [
+    let cases: [(&str, String, &str); 17] = [
         ("candidates.csv", format!("{candidates}a,0,0,9,9,nan\n"), "candidates.csv, line 3, column score: \"nan\" is not a finite number"),
         ("candidates.csv", format!("{candidates}a,0,inf,9,9,1\n"), "candidates.csv, line 3, column y1: \"inf\""),
         ("candidates.csv", format!("{candidates}a,10,0,9,9,1\n"), "candidates.csv, line 3, column x2: \"9\" lies before 10"),
@@ -155,6 +155,7 @@ fn what_does_not_fit_is_refused_by_file_line_and_column() {
         ("truth.csv", TRUTH.to_owned(), "nothing to find"),
         ("images.csv", format!("{images}s,B,q,a\n"), "images.csv, line 3, column sop_uid: \"a\" is there twice"),
         ("images.csv", format!("{images}s,B,,b\n"), "images.csv, line 3, column patient: \"\" is empty"),
+        ("images.csv", format!("{IMAGES}pooled,A,p,a\n"), "images.csv, line 2, column set: \"pooled\" is the name of the row of all sets"),
         ("images.csv", IMAGES.to_owned(), "images.csv: lists no image"),
     ];
     for (file, text, expected) in cases {

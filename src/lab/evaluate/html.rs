@@ -26,12 +26,7 @@ pub fn page(title: &str, report: &Report, study: &Study, gallery: &Gallery) -> S
         css = include_str!("page.css")
     );
     preface(&mut out, report);
-    let mut sets: Vec<&str> = report.rows.iter().map(|r| r.set.as_str()).collect();
-    sets.dedup();
-    sets.truncate(sets.iter().skip(1).position(|s| *s == sets[0]).map_or(sets.len(), |i| i + 1));
-    for set in sets {
-        section(&mut out, set, &report.rows.iter().filter(|r| r.set == set).collect::<Vec<_>>());
-    }
+    report.row_sets().into_iter().for_each(|set| section(&mut out, set, report));
     if let Some(m) = &report.measured {
         measured(&mut out, m);
     }
@@ -68,26 +63,25 @@ fn preface(out: &mut String, report: &Report) {
     }
 }
 
-fn section(out: &mut String, set: &str, rows: &[&Row]) {
-    let Some(all) = rows.iter().find(|r| r.images == "all") else { return };
+fn section(out: &mut String, set: &str, report: &Report) {
+    let h = report.headline(set);
     let _ = write!(
         out,
-        r#"<h2>{}</h2><p class="faint">{} images, {} volumes, {} patients</p><div class="set"><figure>"#,
+        r#"<h2>{}</h2><p class="faint">{} images, {} with a lesion, {} volumes, {} patients</p><div class="set"><figure>"#,
         escape(set),
-        all.n_images,
-        all.n_volumes,
-        all.n_patients
+        h.images,
+        h.key_images,
+        h.volumes,
+        h.patients
     );
     let main = |rule: Rule, images: &str| {
-        rows.iter().copied().find(|r| {
-            r.rule == rule.name() && r.images == images && r.per == "image" && r.unit == "boxes" && r.kind == "all" && r.size == "all"
-        })
+        h.by_image.iter().copied().find(|r| r.is_whole() && r.rule == rule.name() && r.images == images && r.unit == "boxes")
     };
     let curves = [
         (main(Rule::Iou, "key"), "iou", "IoU > 0.5, key"),
         (main(Rule::Iobb, "key"), "iobb", "IoBB ≥ 0.3, key"),
         (main(Rule::Strict, "key"), "strict", "IoU > 0.5 strict, key"),
-        (main(Rule::Iou, "all").filter(|r| main(Rule::Iou, "key").is_some_and(|k| k.n_images < r.n_images)), "every", "IoU > 0.5, all"),
+        (main(Rule::Iou, "all"), "every", "IoU > 0.5, all"),
     ];
     let drawn: Vec<(&Row, &str)> = curves.iter().filter_map(|(row, class, _)| Some(((*row)?, *class))).collect();
     *out += &plot::froc(&format!("FROC of {}", escape(set)), &drawn);
@@ -96,41 +90,28 @@ fn section(out: &mut String, set: &str, rows: &[&Row]) {
         let _ = write!(out, r#"<span><i class="key {class}"></i>{name}</span>"#);
     }
     *out += r#"</figcaption></figure><div class="wide">"#;
-    let by_image: Vec<&Row> =
-        rows.iter().copied().filter(|r| r.per == "image" && (r.images == "key" || r.kind == "all" && r.size == "all")).collect();
-    let by_volume: Vec<&Row> =
-        rows.iter().copied().filter(|r| r.per == "volume" && r.n_volumes < r.n_images && r.kind == "all" && r.size == "all").collect();
-    table(out, &by_image);
-    table(out, &by_volume);
+    table(out, &h.by_image);
+    table(out, &h.by_volume);
     *out += "</div></div>";
 }
 
 fn table(out: &mut String, rows: &[&Row]) {
     let Some(first) = rows.first() else { return };
     let at = first.at.map(|a| format!("<th>@{a}</th>")).concat();
-    let article = if first.per == "image" { "an" } else { "a" };
     let _ = write!(
         out,
-        r#"<table><thead><tr><th class="left" colspan="4">found (%) at false positives {article} {}</th><th>n</th>{at}</tr></thead><tbody>"#,
-        first.per
+        r#"<table><thead><tr><th class="left">found (%) at false positives {}</th><th>n</th>{at}</tr></thead><tbody>"#,
+        first.per_what()
     );
     for row in rows {
-        let cut = if row.kind == "all" { &row.size } else { &row.kind };
         let cells: String = (0..AT.len())
             .map(|i| {
                 let interval = row.ci95.map_or(String::new(), |ci| format!("<small>{:.0}–{:.0}</small>", ci[i][0], ci[i][1]));
                 format!("<td>{:.1}{interval}</td>", row.sensitivity[i])
             })
             .collect();
-        let _ = write!(
-            out,
-            r#"<tr><td class="left">{}</td><td class="left">{}</td><td class="left">{}</td><td class="left">{}</td><td>{}</td>{cells}</tr>"#,
-            escape(&row.rule),
-            row.images,
-            row.unit,
-            if cut == "all" { String::new() } else { escape(cut) },
-            row.n
-        );
+        let what = format!("{} {} {} {}", escape(&row.rule), row.images, row.unit, escape(row.cut()));
+        let _ = write!(out, r#"<tr><td class="left">{what}</td><td>{}</td>{cells}</tr>"#, row.n);
     }
     *out += "</tbody></table>";
 }

@@ -1,11 +1,12 @@
 //! How good a detector is: candidates of `lesionwatch scan --candidates` against a truth table, by the DeepLesion protocol.
 //!
 //! [`tables`] reads what is given and refuses what does not fit, [`froc`] matches and draws curves, [`tally`] sums up by patient, [`bootstrap`] says how
-//! sure that is, [`report`] makes the rows, [`measured`] looks at what was reported of found lesions; [`terminal`] and [`html`] show it.
+//! sure that is, [`report`] makes the rows, [`measured`] looks at what was reported of found lesions; `terminal` and `html` show it.
 
 pub mod bootstrap;
 pub mod froc;
 pub mod gallery;
+mod headline;
 mod html;
 pub mod measured;
 mod plot;

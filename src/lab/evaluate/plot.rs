@@ -60,7 +60,7 @@ pub fn froc(label: &str, rows: &[(&Row, &str)]) -> String {
     let Some((first, _)) = rows.first() else { return out };
     let ends = (first.curve.first().map_or(0.1, |p| p[0]), first.at[6]);
     let share = |x: f64| (x / ends.0).ln() / (ends.1 / ends.0).ln();
-    frame(&mut out, label, &format!("false positives a{} {}", if first.per == "image" { "n" } else { "" }, first.per), "sensitivity, %");
+    frame(&mut out, label, &format!("false positives {}", first.per_what()), "sensitivity, %");
     for x in first.at {
         // 5 stands too near to 4 to be written.
         tick_x(&mut out, share(x), &if x == 5.0 { String::new() } else { x.to_string() });

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::froc::Image;
+use super::report::POOLED;
 use super::sheet::{InputError, Sheet};
 
 /// Kinds of truth box: a tight box of a mask, which `pad` grows, and RECIST end points grown by 5 px already (DeepLesion's).
@@ -119,6 +120,9 @@ impl Study {
         for line in sheet.lines() {
             let text = |column| line.text(column).map(str::to_owned);
             let (set, sop_uid) = (text("set")?, text("sop_uid")?);
+            if set == POOLED {
+                return Err(line.complain("set", "is the name of the row of all sets together; call it something else"));
+            }
             known.insert(set.clone());
             let wanted = sets.is_empty() || sets.contains(&set);
             let place = if wanted { Place::Slice(self.slices.len()) } else { Place::OtherSet };

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use super::froc::Rule;
 use super::report::{Report, Row};
 
 /// The column at which the interval is shown: the middle of the reported range.
@@ -12,55 +11,30 @@ const INTERVAL_AT: usize = 3;
 #[must_use]
 pub fn text(report: &Report) -> String {
     let mut out = String::new();
-    for block in report.rows.chunk_by(|a, b| a.set == b.set && a.rule == b.rule).filter(|b| b[0].rule == Rule::Iou.name()) {
-        set(&mut out, &block[0].set, report);
-    }
+    report.row_sets().into_iter().for_each(|name| set(&mut out, name, report));
     measured(&mut out, report);
     counts(&mut out, report);
     out
 }
 
 fn set(out: &mut String, set: &str, report: &Report) {
-    let of_set = || report.rows.iter().filter(|r| r.set == set);
-    let Some(all) = of_set().find(|r| r.images == "all") else { return };
-    let key_images = of_set().find(|r| r.images == "key").map_or(0, |r| r.n_images);
-    let _ =
-        writeln!(out, "{set}: {} images, {key_images} with a lesion, {} volumes, {} patients", all.n_images, all.n_volumes, all.n_patients);
-    let has_empty_images = key_images < all.n_images;
-    let mut head = "";
-    // Sets with a lesion on every image have `all` = `key`; sets of single images have lesions = boxes.
-    let worth_a_line = |r: &&Row| {
-        let main = r.kind == "all" && r.size == "all";
-        let key_boxes = r.images == "key" && r.unit == "boxes";
-        match (main, r.per.as_str()) {
-            (false, _) => key_boxes && r.rule == Rule::Iou.name(),
-            (true, "volume") => r.rule == Rule::Iou.name() && r.n_volumes < r.n_images,
-            (true, _) => key_boxes || (r.rule == Rule::Iou.name() && (r.images == "key" || has_empty_images)),
+    let h = report.headline(set);
+    let _ = writeln!(out, "{set}: {} images, {} with a lesion, {} volumes, {} patients", h.images, h.key_images, h.volumes, h.patients);
+    for rows in [&h.by_image, &h.by_volume] {
+        if let Some(first) = rows.first() {
+            let at = first.at.map(|a| format!("{:>6}", format!("@{a}"))).concat();
+            let head = format!("% found at false positives {}", first.per_what());
+            let _ = writeln!(out, "  {head:<50}{at}   95 % @{}", first.at[INTERVAL_AT]);
         }
-    };
-    let lines: Vec<&Row> = of_set().filter(worth_a_line).collect();
-    let (by_image, by_volume): (Vec<&Row>, Vec<&Row>) = lines.into_iter().partition(|r| r.per == "image");
-    for row in by_image.into_iter().chain(by_volume) {
-        if head != row.per {
-            head = &row.per;
-            let at = row.at.map(|a| format!("{:>6}", format!("@{a}"))).concat();
-            let per = format!("% found at false positives a{} {head}", if head == "image" { "n" } else { "" });
-            let _ = writeln!(out, "  {per:<50}{at}   95 % @{}", row.at[INTERVAL_AT]);
-        }
-        line(out, row);
+        rows.iter().for_each(|row| line(out, row));
     }
     out.push('\n');
 }
 
 fn line(out: &mut String, row: &Row) {
-    let cut = match (row.kind.as_str(), row.size.as_str()) {
-        ("all", "all") => String::new(),
-        ("all", size) => size.to_owned(),
-        (kind, _) => kind.to_owned(),
-    };
     let values = row.sensitivity.map(|s| format!("{s:>6.1}")).concat();
     let interval = row.ci95.map_or("-".to_owned(), |ci| format!("{:.0}..{:.0}", ci[INTERVAL_AT][0], ci[INTERVAL_AT][1]));
-    let _ = writeln!(out, "  {:<15}{:<4}{:<8}{cut:<14}{:>6}   {values}   {interval}", row.rule, row.images, row.unit, row.n);
+    let _ = writeln!(out, "  {:<15}{:<4}{:<8}{:<14}{:>6}   {values}   {interval}", row.rule, row.images, row.unit, row.cut(), row.n);
 }
 
 fn measured(out: &mut String, report: &Report) {
