@@ -61,6 +61,7 @@ fn every_row_is_that_of_the_independent_implementation() {
         let stray = ["candidates_of_unlisted_images", "candidates_of_other_sets"].map(|c| counts[c].as_u64().unwrap());
         assert_eq!(Some(stray.iter().sum::<u64>()), run["stray"].as_u64());
         let rows = run["rows"].as_array().unwrap();
+        let mut apart = Vec::new();
         for theirs in rows {
             let set = if theirs["set"] == "POOLED" { &json!("pooled") } else { &theirs["set"] };
             let ours = row(
@@ -75,10 +76,12 @@ fn every_row_is_that_of_the_independent_implementation() {
             assert_eq!(ours["ci95"].is_null(), theirs["ci95"].is_null(), "{theirs}");
             let ends = |v: &Value| v.as_array().map_or(vec![], |all| all.iter().flat_map(numbers).collect::<Vec<_>>());
             for (a, b) in ends(&ours["ci95"]).iter().zip(ends(&theirs["ci95"])) {
-                // Two runs of 500 draws over half a dozen patients differ by this much.
-                assert!((a - b * 100.0).abs() < 12.0, "{a} is far from {b}: {theirs}");
+                apart.push((a - b * 100.0).abs());
             }
         }
+        // Two runs of 500 draws: over half a dozen patients an end may fall one patient further, on the whole they agree.
+        let mean = apart.iter().sum::<f64>() / apart.len() as f64;
+        assert!(apart.len() > 800 && mean < 3.0 && apart.iter().all(|d| *d < 25.0), "{mean} of {}", apart.len());
         let theirs_too = |r: &&Value| r["rule"] != "IoU>0.5 strict" && r["per"] == "image" && r["size"] == "all";
         assert_eq!(report["rows"].as_array().unwrap().iter().filter(theirs_too).count(), rows.len());
     }
@@ -166,7 +169,7 @@ fn what_does_not_fit_is_refused_by_file_line_and_column() {
         assert!(done.status.code() == Some(65) && said.contains(expected), "{file}: {expected}: {said}");
     }
     let folder = tables(&candidates, &truth, &images);
-    for (more, expected) in [(["--sets", "t"], "it has s"), (["--pad", "-1"], "--pad"), (["--dicom", "x"], "--html")] {
+    for (more, expected) in [(["--sets", "t"], "it has s"), (["--pad", "nan"], "no number of pixels"), (["--dicom", "x"], "--html")] {
         let done = evaluate(folder.path(), &more);
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.code() == Some(64) && said.contains(expected), "{more:?}: {said}");
