@@ -157,7 +157,7 @@ fn statistics(image: &HuImage, rows: usize, cols: usize) -> (Vec<f32>, Vec<f32>)
 /// Air that touches the border of the image.
 fn flood_from_border(mean: &[f32], rows: usize, cols: usize) -> Vec<bool> {
     let air = |i: usize| mean[i] < -350.0;
-    let border = |i: usize| i / cols == 0 || i / cols == rows - 1 || i % cols == 0 || i % cols == cols - 1;
+    let border = |i: usize| [0, rows - 1].contains(&(i / cols)) || [0, cols - 1].contains(&(i % cols));
     let seeds: Vec<bool> = (0..rows * cols).map(|i| border(i) && air(i)).collect();
     flood(&seeds, rows, cols, air)
 }
