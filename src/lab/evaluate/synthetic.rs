@@ -67,7 +67,7 @@ impl Validation {
             let (h, f) = (within(&hits), within(&m.false_positives));
             // Laplace: an empty bin says a half only until its neighbours say more.
             let share = if h + f < 5.0 { least } else { (h + 0.5) / (h + f + 1.0) };
-            least = share.clamp(least + 0.002, 0.98);
+            least = share.max(least + 0.002).min(0.98);
             knots.push([((low + high) / 2.0) as f32, least]);
         }
         knots.push([1.0, (least + 0.002).min(0.99)]);
