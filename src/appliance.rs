@@ -21,6 +21,7 @@ use crate::receive::listener::{Listener, ReceiveOptions, ReceiveStats};
 use crate::receive::spool::Spool;
 use crate::scan::open_bundle;
 use crate::series::settle::Quiet;
+use crate::tenancy::Tenancy;
 use crate::worker::{Worker, WorkerStats};
 
 /// Objects between receiver and analysis; when it is full the sender waits for its next Success.
@@ -40,6 +41,8 @@ pub struct Appliance {
     worker: JoinHandle<()>,
     stop: Arc<AtomicBool>,
     watch: Watch,
+    /// Last: the folder is free when everything that writes to it has ended.
+    _tenancy: Tenancy,
     /// How to reach the broker.
     pub link: LinkOptions,
     /// Engines tried at start.
@@ -88,8 +91,7 @@ impl Appliance {
     /// What cannot start, with the key or file to look at.
     pub fn start(config: &Config) -> Result<Self, Failure> {
         let bundle = Arc::new(open_bundle(config.bundle.as_deref())?);
-        std::fs::create_dir_all(&config.state.dir)
-            .map_err(|e| io(format!("{}: {e}; check [state] dir and its owner", config.state.dir.display())))?;
+        let tenancy = Tenancy::take(&config.state.dir)?;
         let journal = Arc::new(Mutex::new(Journal::open(&config.state.dir).map_err(io)?));
         let spool = Arc::new(Spool::open(&config.state.dir.join("spool"), config.state.reserve_mib << 20).map_err(io)?);
         let choice = select::choose(&bundle, &config.engine.prefer).map_err(unavailable)?;
@@ -158,7 +160,7 @@ impl Appliance {
             .map(|listen| start_dashboard(config, link_options.url.clone(), listen, Arc::new(move || metrics.metrics())))
             .transpose()?;
         watch.say();
-        Ok(Self { listener, delivery, dashboard, worker, stop, watch, link: link_options, trials: choice.trials })
+        Ok(Self { listener, delivery, dashboard, worker, stop, watch, _tenancy: tenancy, link: link_options, trials: choice.trials })
     }
 
     /// Where DICOM is received.
@@ -179,9 +181,12 @@ impl Appliance {
         &self.watch.engine
     }
 
-    /// Looks after the health verdict until `stop` is set.
-    pub fn tend_until(&self, stop: &AtomicBool) {
+    /// Looks after the health verdict until `stop` is set. `hang_up` is SIGHUP's flag: the signal must not end the daemon, and says what it cannot do.
+    pub fn tend_until(&self, stop: &AtomicBool, hang_up: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
+            if hang_up.swap(false, Ordering::Relaxed) {
+                log::warn!("SIGHUP: nothing can be reloaded yet; restart the service to apply a changed configuration");
+            }
             self.watch.say();
             std::thread::park_timeout(HEALTH_EVERY);
         }
@@ -194,17 +199,7 @@ impl Appliance {
         if self.worker.join().is_err() {
             log::error!("worker had stopped");
         }
-        drop(self.watch);
-        match Arc::try_unwrap(self.delivery) {
-            Ok(delivery) => delivery.stop(DRAIN),
-            // The page's metrics still hold it; dropping the page lets it go.
-            Err(shared) => {
-                drop(self.dashboard);
-                if let Ok(delivery) = Arc::try_unwrap(shared) {
-                    delivery.stop(DRAIN);
-                }
-            }
-        }
+        self.delivery.stop(DRAIN);
     }
 }
 
@@ -230,6 +225,7 @@ impl Watch {
             reserve_mib: self.reserve_mib,
             stalled,
             engine_fallback: None,
+            unwritten: self.worked.unwritten.load(Ordering::Relaxed),
         }
     }
 
@@ -265,6 +261,7 @@ impl Watch {
         put("series_not_analysed_total", "counter", "series with outcome not_analysed", get(&w.series[1]));
         put("series_failed_total", "counter", "series with outcome failed", get(&w.series[2]));
         put("slots_encoded_total", "counter", "slots encoded", get(&w.slots));
+        put("results_unwritten", "gauge", "settled series whose result could not be written yet", facts.unwritten);
         put("finish_milliseconds_total", "counter", "time from settled series to results", get(&w.finish_ms));
         put("outbox_depth", "gauge", "events that wait", facts.outbox_depth as u64);
         put("broker_connected", "gauge", "1 while the broker is there", u64::from(facts.broker_connected));
@@ -291,6 +288,9 @@ pub fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
 /// As [`Appliance::start`].
 pub fn run(config: &Config) -> Result<(), Failure> {
     let stop = stop_on_signal()?;
+    let hang_up = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&hang_up))
+        .map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
     let appliance = Appliance::start(config)?;
     for trial in &appliance.trials {
         match &trial.outcome {
@@ -309,7 +309,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     if let Some(page) = appliance.dashboard_addr() {
         log::info!("dashboard http://{page}/");
     }
-    appliance.tend_until(&stop);
+    appliance.tend_until(&stop, &hang_up);
     log::info!("stopping");
     appliance.stop();
     log::info!("stopped");

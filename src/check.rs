@@ -1,13 +1,14 @@
 //! `lesionwatch check`: says what would run, and what stands in its way, without starting it.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{Broker, Config};
 use crate::detect::select;
 use crate::error::{Class, Failure};
-use crate::receive::spool::Spool;
 use crate::scan::open_bundle;
+use crate::tenancy::Tenancy;
 
 /// A broker that does not answer within this is not there.
 const BROKER_WITHIN: Duration = Duration::from_secs(3);
@@ -63,12 +64,32 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     failures.into_iter().next().map_or(Ok(()), Err)
 }
 
+/// Looks without touching: a daemon may be running on this folder.
 fn state(config: &Config) -> Result<String, Failure> {
-    let io = |e: &dyn std::fmt::Display| Failure::new(Class::Io, e.to_string());
-    std::fs::create_dir_all(&config.state.dir)
-        .map_err(|e| io(&format!("{}: {e}; check [state] dir and its owner", config.state.dir.display())))?;
-    let spool = Spool::open(&config.state.dir.join("spool"), config.state.reserve_mib << 20).map_err(|e| io(&e))?;
-    Ok(format!("{} writable, {} MiB free", config.state.dir.display(), spool.free_bytes() >> 20))
+    let dir = &config.state.dir;
+    let there = dir.ancestors().find(|a| a.exists()).unwrap_or(Path::new("."));
+    let advice = |e: &dyn std::fmt::Display| Failure::new(Class::Io, format!("{}: {e}; check [state] dir and its owner", there.display()));
+    if !there.is_dir() {
+        return Err(advice(&"is not a folder"));
+    }
+    rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).map_err(|e| advice(&e))?;
+    let free_mib = rustix::fs::statvfs(there).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize) >> 20);
+    if free_mib <= config.state.reserve_mib {
+        return Err(Failure::new(
+            Class::Io,
+            format!(
+                "{}: {free_mib} MiB free, {} MiB are reserved: every object would be refused",
+                there.display(),
+                config.state.reserve_mib
+            ),
+        ));
+    }
+    if there != dir {
+        return Ok(format!("{} will be made, {free_mib} MiB free", dir.display()));
+    }
+    // Only a folder that has been used has a lock; it is let go at once.
+    let taken = if dir.join("state.db").exists() { Tenancy::take(dir).map(drop) } else { Ok(()) };
+    taken.map(|()| format!("{} writable, {free_mib} MiB free", dir.display()))
 }
 
 fn port(address: SocketAddr, key: &str) -> Result<(), Failure> {

@@ -15,6 +15,8 @@ pub struct Facts {
     pub stalled: Vec<&'static str>,
     /// The engine that runs is not the one preferred.
     pub engine_fallback: Option<String>,
+    /// Settled series whose result could not be written to the journal yet.
+    pub unwritten: u64,
 }
 
 /// Worst first is what a person should read.
@@ -50,6 +52,10 @@ pub fn judge(facts: &Facts) -> (Verdict, Vec<String>) {
     for stage in &facts.stalled {
         reasons.push((Verdict::Failing, format!("{stage} has stopped; restart the service and keep the log")));
     }
+    if facts.unwritten > 0 {
+        let text = format!("the results of {} series cannot be written; free space on the disk of [state] dir", facts.unwritten);
+        reasons.push((Verdict::Failing, text));
+    }
     if facts.free_mib <= facts.reserve_mib {
         reasons.push((
             Verdict::Failing,
@@ -74,7 +80,15 @@ mod tests {
     use super::*;
 
     fn healthy() -> Facts {
-        Facts { broker_connected: true, outbox_depth: 0, free_mib: 10_000, reserve_mib: 256, stalled: Vec::new(), engine_fallback: None }
+        Facts {
+            broker_connected: true,
+            outbox_depth: 0,
+            free_mib: 10_000,
+            reserve_mib: 256,
+            stalled: Vec::new(),
+            engine_fallback: None,
+            unwritten: 0,
+        }
     }
 
     #[test]
@@ -99,5 +113,6 @@ mod tests {
     #[test]
     fn a_stalled_stage_is_failing() {
         assert_eq!(judge(&Facts { stalled: vec!["analyst"], ..healthy() }).0, Verdict::Failing);
+        assert_eq!(judge(&Facts { unwritten: 1, ..healthy() }).0, Verdict::Failing);
     }
 }

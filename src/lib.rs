@@ -46,5 +46,6 @@ pub mod lesion;
 pub mod receive;
 pub mod scan;
 pub mod series;
+pub mod tenancy;
 pub mod volume;
 pub mod worker;

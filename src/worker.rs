@@ -1,7 +1,7 @@
 //! The analysing thread: objects in, results out. It collects series, works ahead while slices arrive, finishes a series when it settles, and writes
 //! the result to the journal. One thread decides, so the order of things is the order of its loop; the engines under it use all cores.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +14,8 @@ use crate::alert::journal::Journal;
 use crate::alert::{ReportedLesion, SeriesResult, Timing};
 use crate::analysis::{Analyst, Cache};
 use crate::lesion::keyimage;
-use crate::receive::ReceiveEvent;
 use crate::receive::spool::Spool;
+use crate::receive::{ReceiveEvent, StoredObject};
 use crate::scan::{model_facts, series_facts};
 use crate::series::collect::{Collector, Settled};
 use crate::series::eligibility::{StackPlan, plan};
@@ -27,6 +27,8 @@ use crate::volume::pixels;
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// Events taken in before a turn of analysis.
 const EVENTS_A_TURN: usize = 256;
+/// A result that could not be written (a full disk) is tried again after this.
+const WRITE_AGAIN: Duration = Duration::from_secs(5);
 /// Series whose partial work is kept for late slices.
 const MOST_CACHES: usize = 8;
 /// The spool's size is looked at this often (it is a walk over its folders).
@@ -41,6 +43,8 @@ pub struct WorkerStats {
     pub slots: AtomicU64,
     /// Milliseconds from a settled series to its result, in all.
     pub finish_ms: AtomicU64,
+    /// Settled series whose result could not be written at the last try.
+    pub unwritten: AtomicU64,
     /// Milliseconds since the start of the process at the last turn of the loop.
     pub tick_ms: AtomicU64,
 }
@@ -75,6 +79,7 @@ impl Worker {
         let mut collector = Collector::new(self.quiet);
         let mut caches: HashMap<String, Cache> = HashMap::new();
         self.recover(&mut collector);
+        let mut unwritten: HashSet<String> = HashSet::new();
         let mut idle = false;
         let mut quota_checked = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
@@ -92,10 +97,17 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            let due = collector.due(self.origin.elapsed());
+            // Only when everything that has come was taken in: what waits in the queue may belong to a series that seems to be quiet.
+            let due = if events.is_empty() { collector.due(self.origin.elapsed()) } else { Vec::new() };
             for settled in &due {
-                self.finish(settled, &mut caches);
+                if !self.finish(settled, &mut caches) {
+                    collector.again(&settled.series_instance_uid, self.origin.elapsed() + WRITE_AGAIN);
+                    unwritten.insert(settled.series_instance_uid.clone());
+                } else if unwritten.remove(&settled.series_instance_uid) {
+                    log::info!("result written after all series={}", settled.series_instance_uid);
+                }
             }
+            self.stats.unwritten.store(unwritten.len() as u64, Ordering::Relaxed);
             idle = due.is_empty() && !self.work_ahead(&collector, &mut caches);
             if quota_checked.elapsed() > QUOTA_EVERY {
                 quota_checked = Instant::now();
@@ -132,10 +144,34 @@ impl Worker {
         let now = self.origin.elapsed();
         match event {
             ReceiveEvent::Stored(object) => {
+                self.recall(collector, &object, now);
+                // The event may have waited while another series was analysed: what counts is when Success was sent.
+                let age = object.received_at.elapsed().unwrap_or_default();
+                let header = header::read(&object.path);
+                collector.stored(object, header, now.saturating_sub(age));
+            }
+            ReceiveEvent::AssociationEnded { association, released } => collector.association_ended(association, released, now),
+        }
+    }
+
+    /// A late slice of a series that settled so long ago that it is no longer in memory: what came before it is read from the spool again, so that the
+    /// result stays that of the whole set.
+    fn recall(&self, collector: &mut Collector, late: &StoredObject, now: Duration) {
+        if collector.set(&late.series_instance_uid).is_some() {
+            return;
+        }
+        let known = self.journal.lock().unwrap_or_else(PoisonError::into_inner).known_set(&late.series_instance_uid);
+        // No result yet: the series is new, and all its objects come as events.
+        let Ok(Some(key)) = known else { return };
+        for object in self.spool.series(&late.study_instance_uid, &late.series_instance_uid) {
+            if object.path != late.path {
                 let header = header::read(&object.path);
                 collector.stored(object, header, now);
             }
-            ReceiveEvent::AssociationEnded { association, released } => collector.association_ended(association, released, now),
+        }
+        collector.association_ended(0, true, now);
+        if collector.set(&late.series_instance_uid).is_some_and(|set| set.key() == key) {
+            collector.mark_known(&late.series_instance_uid);
         }
     }
 
@@ -155,7 +191,8 @@ impl Worker {
         false
     }
 
-    fn finish(&self, settled: &Settled, caches: &mut HashMap<String, Cache>) {
+    /// Analyses and records; false where the result could not be written.
+    fn finish(&self, settled: &Settled, caches: &mut HashMap<String, Cache>) -> bool {
         let begin = self.origin.elapsed();
         let cache = caches.entry(settled.series_instance_uid.clone()).or_default();
         let before = cache.encoded;
@@ -187,17 +224,20 @@ impl Worker {
             model: model_facts(&self.analyst),
             timing: Timing { last_slice: ms(settled.arrived[1]), settled: ms(begin), analysed: ms(now) },
         };
-        self.record(&result, settled, now);
-        self.count(&result, now.saturating_sub(begin));
+        let written = self.record(&result, settled, now);
+        if written {
+            self.count(&result, now.saturating_sub(begin));
+        }
         if caches.len() > MOST_CACHES {
             // Any but the one just used: late slices of older series cost a second analysis, not a wrong one.
             if let Some(old) = caches.keys().find(|k| **k != settled.series_instance_uid).cloned() {
                 caches.remove(&old);
             }
         }
+        written
     }
 
-    fn record(&self, result: &SeriesResult, settled: &Settled, now: Duration) {
+    fn record(&self, result: &SeriesResult, settled: &Settled, now: Duration) -> bool {
         let wall = Timestamp::now();
         let ago = now.saturating_sub(settled.arrived[0]);
         let first = wall - jiff::SignedDuration::try_from(ago).unwrap_or_default();
@@ -218,10 +258,14 @@ impl Worker {
                     result.timing.analysed
                 );
                 (self.notify)();
+                true
             }
-            Ok(false) => {}
-            // The series is in the spool and not in the journal: the next start does it again.
-            Err(e) => log::error!("result not written series={} error={e}", result.series.series_instance_uid),
+            Ok(false) => true,
+            // The series is in the spool and not in the journal: it is tried again, and so it is by the next start.
+            Err(e) => {
+                log::error!("result not written series={} error={e}", result.series.series_instance_uid);
+                false
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use jiff::Timestamp;
 
 use super::document::{Ack, SCHEMA, Status, rfc3339};
-use super::journal::{Journal, Kind};
+use super::journal::{Acknowledged, Journal, Kind};
 use super::mqtt::{Happened, Link, LinkError, LinkOptions, MOST_IN_FLIGHT};
 
 /// An alert that nobody answered is offered again after this, then after twice as long, up to the most.
@@ -56,7 +56,7 @@ enum Order {
 pub struct Delivery {
     orders: Sender<Order>,
     connected: Arc<Mutex<bool>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Delivery {
@@ -90,6 +90,7 @@ impl Delivery {
                 offered: HashMap::new(),
                 in_flight: 0,
                 cursor: 0,
+                replay: None,
                 said: None,
                 expire,
             };
@@ -98,7 +99,7 @@ impl Delivery {
         if let Err(e) = &thread {
             log::error!("delivery thread not started error={e}");
         }
-        Ok(Self { orders, connected, thread: thread.ok() })
+        Ok(Self { orders, connected, thread: Mutex::new(thread.ok()) })
     }
 
     /// Something new is in the journal.
@@ -120,13 +121,15 @@ impl Delivery {
     }
 
     /// Offers what can be offered within `grace`, says `stopped`, disconnects.
-    pub fn stop(mut self, grace: Duration) {
+    pub fn stop(&self, grace: Duration) {
         let (done, finished) = bounded(1);
         if self.orders.send_timeout(Order::Stop(done), grace).is_ok() {
             // Past the grace the outbox keeps what is left.
             let _ = finished.recv_timeout(grace);
         }
-        if let Some(thread) = self.thread.take() {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic there was logged by the runtime.
             let _ = thread.join();
         }
     }
@@ -164,6 +167,8 @@ struct Worker {
     in_flight: usize,
     /// Everything up to here was offered on this connection.
     cursor: i64,
+    /// What `resend` asked for: delivered messages from the first number up to the last, once more and without waiting for an answer.
+    replay: Option<[i64; 2]>,
     said: Option<(Instant, StatusFacts, usize)>,
     expire: Duration,
 }
@@ -183,7 +188,7 @@ impl Worker {
                     Ok(what) => self.handle(what),
                     Err(_) => return,
                 },
-                recv(ticks) -> _ => { self.tend(); self.offer(); self.say_status(); }
+                recv(ticks) -> _ => { self.tend(); self.offer(); self.say_again(); self.say_status(); }
             }
         }
     }
@@ -271,6 +276,27 @@ impl Worker {
         }
     }
 
+    /// Says again, once, what `resend` asked for; as much as there is room for.
+    fn say_again(&mut self) {
+        let Some([from, to]) = self.replay.filter(|_| self.is_connected()) else { return };
+        let messages = match lock(&self.journal).delivered_between(from, to, usize::from(MOST_IN_FLIGHT)) {
+            Ok(m) => m,
+            Err(e) => {
+                self.replay = None;
+                return self.report(Err(e));
+            }
+        };
+        if messages.is_empty() {
+            self.replay = None;
+        }
+        for message in messages {
+            if !self.link.publish(NO_TOKEN, format!("{}/{}", self.base, message.topic), message.payload, false) {
+                return;
+            }
+            self.replay = Some([message.seq + 1, to]);
+        }
+    }
+
     fn tend(&mut self) {
         let now = Timestamp::now();
         let before = now - jiff::SignedDuration::try_from(self.expire).unwrap_or_default();
@@ -325,13 +351,21 @@ impl Worker {
     fn acknowledge(&mut self, ack: &Ack) {
         let known = lock(&self.journal).acknowledge(ack, Timestamp::now());
         match known {
-            Ok(true) => {
+            Ok(Acknowledged::Taken) => {
                 log::info!("acknowledged alert_id={} version={} action={:?}", ack.alert_id, ack.version, ack.action);
                 self.say_open();
                 self.offer();
                 self.say_status();
             }
-            Ok(false) => log::warn!("acknowledgement of an unknown alert"),
+            Ok(Acknowledged::Stale(version)) => {
+                log::info!("acknowledgement of an earlier version alert_id={} version={} present={version}", ack.alert_id, ack.version);
+                self.offer();
+                self.say_status();
+            }
+            Ok(Acknowledged::NoSuchVersion(version)) => {
+                log::warn!("acknowledgement ignored reason=version alert_id={} version={} present={version}", ack.alert_id, ack.version);
+            }
+            Ok(Acknowledged::Unknown) => log::warn!("acknowledgement ignored reason=unknown_alert"),
             Err(e) => self.report(Err(e)),
         }
     }
@@ -346,10 +380,12 @@ impl Worker {
                 serde_json::json!({ "ok": true })
             }
             "resend" => match request["since_seq"].as_i64() {
-                Some(since) => match lock(&self.journal).resend(since) {
-                    Ok(n) => {
-                        self.cursor = self.cursor.min(since - 1);
-                        serde_json::json!({ "ok": true, "messages": n })
+                Some(since) => match lock(&self.journal).count_from(since) {
+                    Ok((messages, last)) => {
+                        // What still waits is offered now as well.
+                        self.cursor = self.cursor.min(since.saturating_sub(1));
+                        self.replay = Some([since, last]);
+                        serde_json::json!({ "ok": true, "messages": messages })
                     }
                     Err(e) => serde_json::json!({ "ok": false, "error": e.to_string() }),
                 },
@@ -362,6 +398,7 @@ impl Worker {
         // No room: the asker asks again.
         let _ = self.link.publish(NO_TOKEN, format!("{}/cmd/{name}/response", self.base), answer.to_string().into_bytes(), false);
         self.offer();
+        self.say_again();
     }
 
     fn stop(&mut self, happened: &Receiver<Happened>) {

@@ -74,6 +74,19 @@ pub struct Message {
     pub first_slice_ms: Option<i64>,
 }
 
+/// What came of an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// It answers the present version.
+    Taken,
+    /// It answers an earlier version than this one: that one is delivered, the alert stays as it is.
+    Stale(u32),
+    /// It answers a version that was never made; this is the present one. Nothing changes.
+    NoSuchVersion(u32),
+    /// No alert has this id.
+    Unknown,
+}
+
 /// The journal.
 pub struct Journal {
     db: Connection,
@@ -210,15 +223,7 @@ impl Journal {
         let mut rows = self.db.prepare(
             "SELECT seq, topic, kind, payload, first_slice_ms FROM outbox WHERE done_ms IS NULL AND seq > ?1 ORDER BY seq LIMIT ?2",
         )?;
-        rows.query_map(params![after, most as i64], |r| {
-            let kind = match r.get::<_, i64>(2)? {
-                0 => Kind::Alert,
-                1 => Kind::Image,
-                _ => Kind::Note,
-            };
-            Ok(Message { seq: r.get(0)?, topic: r.get(1)?, kind, payload: r.get(3)?, first_slice_ms: r.get(4)? })
-        })?
-        .collect()
+        rows.query_map(params![after, most as i64], message)?.collect()
     }
 
     /// How many messages wait, images aside.
@@ -258,27 +263,30 @@ impl Journal {
         Ok(done > 0)
     }
 
-    /// Takes in an acknowledgement; false for an alert that is not known.
+    /// Takes in an acknowledgement.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn acknowledge(&mut self, ack: &Ack, now: Timestamp) -> Sql<bool> {
+    pub fn acknowledge(&mut self, ack: &Ack, now: Timestamp) -> Sql<Acknowledged> {
         let boot_id = self.boot_id.clone();
         let tx = self.db.transaction()?;
         let found = alert(&tx, &ack.alert_id)?;
-        let Some((version, priority, state, body)) = found else { return Ok(false) };
+        let Some((version, priority, state, body)) = found else { return Ok(Acknowledged::Unknown) };
+        if ack.version > version || ack.version == 0 {
+            return Ok(Acknowledged::NoSuchVersion(version));
+        }
         // Whatever a person or a program answers, it has the alert.
         tx.execute(
             "UPDATE outbox SET done_ms = ?3 WHERE alert_id = ?1 AND version <= ?2 AND kind IN (0, 1) AND done_ms IS NULL",
             params![ack.alert_id, ack.version, now.as_millisecond()],
         )?;
-        if ack.action != Action::Received && state == "open" && ack.version >= version {
+        if ack.action != Action::Received && state == "open" && ack.version == version {
             tx.execute("UPDATE alerts SET state = 'acknowledged' WHERE alert_id = ?1", [&ack.alert_id])?;
             let mut put = Outbox { tx: &tx, now, boot_id: &boot_id, first_slice_ms: None };
             put.event(EventType::Acknowledged, &ack.alert_id, version, &priority, body, Some(ack.clone()))?;
         }
         tx.commit()?;
-        Ok(true)
+        Ok(if ack.version < version { Acknowledged::Stale(version) } else { Acknowledged::Taken })
     }
 
     /// Closes alerts opened before `before` that nobody acknowledged, and forgets delivered messages that are too old to be asked for.
@@ -306,12 +314,33 @@ impl Journal {
         Ok(old.len())
     }
 
-    /// Puts delivered messages from `since` on back in line; returns how many.
+    /// How many messages there are from `since` on, delivered or not, and the number of the last.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn resend(&mut self, since: i64) -> Sql<usize> {
-        self.db.execute("UPDATE outbox SET done_ms = NULL WHERE seq >= ?1 AND kind = 2", [since])
+    pub fn count_from(&self, since: i64) -> Sql<(usize, i64)> {
+        self.db.query_row("SELECT count(*), coalesce(max(seq), 0) FROM outbox WHERE seq >= ?1", [since], |r| {
+            Ok((usize::try_from(r.get::<_, i64>(0)?).unwrap_or(0), r.get(1)?))
+        })
+    }
+
+    /// Messages `from ..= to` that are done with, in order, at most `most`: to be said again.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn delivered_between(&self, from: i64, to: i64, most: usize) -> Sql<Vec<Message>> {
+        let mut rows = self.db.prepare(
+            "SELECT seq, topic, kind, payload, first_slice_ms FROM outbox WHERE done_ms IS NOT NULL AND seq BETWEEN ?1 AND ?2 ORDER BY seq LIMIT ?3",
+        )?;
+        rows.query_map(params![from, to, most as i64], message)?.collect()
+    }
+
+    /// Key of the set that a series' result was computed from.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn known_set(&self, series_uid: &str) -> Sql<Option<String>> {
+        self.db.query_row("SELECT set_key FROM series WHERE uid = ?1", [series_uid], |r| r.get(0)).optional()
     }
 
     /// The list for `…/alerts/open`.
@@ -327,6 +356,15 @@ impl Journal {
         })?;
         Ok(OpenAlerts { schema: SCHEMA.into(), at: rfc3339(now), open: open.collect::<Sql<_>>()? })
     }
+}
+
+fn message(r: &rusqlite::Row<'_>) -> Sql<Message> {
+    let kind = match r.get::<_, i64>(2)? {
+        0 => Kind::Alert,
+        1 => Kind::Image,
+        _ => Kind::Note,
+    };
+    Ok(Message { seq: r.get(0)?, topic: r.get(1)?, kind, payload: r.get(3)?, first_slice_ms: r.get(4)? })
 }
 
 type AlertRow = (u32, String, String, Body);

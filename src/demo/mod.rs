@@ -101,7 +101,10 @@ fn watch(
         Ok(Happened::Connected) => {}
         other => return Err(Failure::new(Class::Unavailable, format!("the embedded broker was not reached: {other:?}"))),
     }
-    push(appliance, files, args.pause_ms)?;
+    push(appliance, files, args.pause_ms, stop)?;
+    if stop.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let pushed = Instant::now();
     let deadline = pushed + Duration::from_secs(args.limit_s);
     let mut alerts = 0;
@@ -154,7 +157,7 @@ fn watch(
     Ok(())
 }
 
-fn push(appliance: &Appliance, files: &[(String, Vec<u8>)], pause_ms: u64) -> Result<(), Failure> {
+fn push(appliance: &Appliance, files: &[(String, Vec<u8>)], pause_ms: u64, stop: &AtomicBool) -> Result<(), Failure> {
     let style = ProgressStyle::with_template("sending {bar:40} {pos}/{len} slices  {per_sec}")
         .map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
     let bar = ProgressBar::new(files.len() as u64).with_style(style);
@@ -163,6 +166,7 @@ fn push(appliance: &Appliance, files: &[(String, Vec<u8>)], pause_ms: u64) -> Re
         if pause_ms > 0 {
             std::thread::sleep(Duration::from_millis(pause_ms));
         }
+        !stop.load(Ordering::Relaxed)
     });
     bar.finish_and_clear();
     sent.map_err(|e| Failure::new(Class::Unavailable, e.to_string()))?;

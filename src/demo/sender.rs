@@ -45,11 +45,12 @@ pub enum SendError {
     },
 }
 
-/// Sends `files` (name, Part 10 bytes) over one association and releases it; `sent` is called after each Success.
+/// Sends `files` (name, Part 10 bytes) over one association and releases it; `sent` is called after each Success and
+/// says whether to go on.
 ///
 /// # Errors
 /// [`SendError`], at the first object or message that fails.
-pub fn send(peer: SocketAddr, called_ae: &str, files: &[(String, Vec<u8>)], mut sent: impl FnMut(usize)) -> Result<(), SendError> {
+pub fn send(peer: SocketAddr, called_ae: &str, files: &[(String, Vec<u8>)], mut sent: impl FnMut(usize) -> bool) -> Result<(), SendError> {
     let fault = |e: &dyn std::fmt::Display| SendError::Association { peer, reason: e.to_string() };
     let objects = files.iter().map(|(name, bytes)| parse(name, bytes)).collect::<Result<Vec<_>, _>>()?;
     let mut contexts: Vec<(&str, &str)> = objects.iter().map(|o| (o.sop_class.as_str(), o.transfer_syntax.as_str())).collect();
@@ -84,7 +85,8 @@ pub fn send(peer: SocketAddr, called_ae: &str, files: &[(String, Vec<u8>)], mut 
             association.send(&Pdu::PData { data: vec![pdv(PDataValueType::Data, last, part.to_vec())] }).map_err(|e| fault(&e))?;
         }
         match status(association.receive().map_err(|e| fault(&e))?) {
-            Some(0) => sent(index + 1),
+            Some(0) if sent(index + 1) => {}
+            Some(0) => break,
             Some(status) => return Err(SendError::Refused { name: name.clone(), status }),
             None => return Err(fault(&"unexpected answer to C-STORE")),
         }
@@ -159,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_dicom_is_named() {
-        let error = send("127.0.0.1:1".parse().unwrap(), "X", &[("notes.txt".into(), b"hello".to_vec())], |_| ()).unwrap_err();
+        let error = send("127.0.0.1:1".parse().unwrap(), "X", &[("notes.txt".into(), b"hello".to_vec())], |_| true).unwrap_err();
         assert!(error.to_string().starts_with("notes.txt: not a DICOM file"), "{error}");
     }
 }

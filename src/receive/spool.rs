@@ -103,23 +103,13 @@ impl Spool {
     /// All whole objects, for start-up; what is not ours is named in the log and left alone.
     #[must_use]
     pub fn objects(&self) -> Vec<StoredObject> {
-        let mut found = Vec::new();
-        for study in folders(&self.dir) {
-            for series in folders(&study) {
-                for entry in fs::read_dir(&series).into_iter().flatten().flatten() {
-                    let path = entry.path();
-                    let ours = path.extension().is_some_and(|e| e == SUFFIX) && !path.to_string_lossy().contains('~');
-                    if ours {
-                        match recover(&path) {
-                            Some(object) => found.push(object),
-                            None => log::warn!("spool foreign file={}", path.display()),
-                        }
-                    }
-                }
-            }
-        }
-        found.sort_by(|a, b| a.received_at.cmp(&b.received_at).then_with(|| a.path.cmp(&b.path)));
-        found
+        in_order(folders(&self.dir).iter().flat_map(|study| folders(study)).flat_map(|series| whole(&series)).collect())
+    }
+
+    /// The whole objects of one series.
+    #[must_use]
+    pub fn series(&self, study: &str, series: &str) -> Vec<StoredObject> {
+        in_order(whole(&self.dir.join(name(study)).join(name(series))))
     }
 
     /// Bytes in the spool.
@@ -141,6 +131,27 @@ impl Spool {
         let _ = fs::remove_dir(study);
         Ok(())
     }
+}
+
+/// The whole objects of one folder.
+fn whole(series: &Path) -> Vec<StoredObject> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(series).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let ours = path.extension().is_some_and(|e| e == SUFFIX) && !path.to_string_lossy().contains('~');
+        if ours {
+            match recover(&path) {
+                Some(object) => found.push(object),
+                None => log::warn!("spool foreign file={}", path.display()),
+            }
+        }
+    }
+    found
+}
+
+fn in_order(mut objects: Vec<StoredObject>) -> Vec<StoredObject> {
+    objects.sort_by(|a, b| a.received_at.cmp(&b.received_at).then_with(|| a.path.cmp(&b.path)));
+    objects
 }
 
 fn folders(dir: &Path) -> Vec<PathBuf> {

@@ -14,7 +14,7 @@ use super::settle::{Quiet, Settling};
 use super::{Reason, SliceHeader};
 use crate::receive::StoredObject;
 
-/// Series kept in memory after they settled, so that late slices find them; older ones are read from the spool again.
+/// Series kept in memory after they settled, so that late slices find them; the worker reads older ones from the spool again before it adds to them.
 const MOST_SETTLED: usize = 64;
 
 /// One object of a series.
@@ -97,7 +97,11 @@ struct Collected {
     last: Duration,
     associations: Vec<u64>,
     contiguous: bool,
+    /// Its open association has begun another series.
+    overtaken: bool,
     settled_key: Option<String>,
+    /// Settled, but the result could not be written: once more from then on.
+    again_at: Option<Duration>,
 }
 
 /// A series that is complete as far as can be known.
@@ -129,6 +133,9 @@ impl Collector {
     pub fn stored(&mut self, object: StoredObject, header: Result<SliceHeader, HeaderError>, now: Duration) -> bool {
         let (association, uid) = (object.association, object.series_instance_uid.clone());
         let quiet = self.quiet;
+        for (_, other) in self.series.iter_mut().filter(|(other, s)| **other != uid && s.settling.is_open(association)) {
+            other.overtaken = true;
+        }
         let series = self.series.entry(uid).or_insert_with(|| Collected {
             set: SeriesSet::default(),
             settling: Settling::new(quiet),
@@ -136,8 +143,14 @@ impl Collector {
             last: now,
             associations: Vec::new(),
             contiguous: false,
+            overtaken: false,
             settled_key: None,
+            again_at: None,
         });
+        if series.settled_key.is_some() {
+            series.settling.start_over();
+        }
+        series.overtaken = false;
         series.settling.arrived(association, now);
         if !series.associations.contains(&association) {
             series.associations.push(association);
@@ -162,9 +175,9 @@ impl Collector {
 
     fn due_of(series: &Collected) -> Option<Duration> {
         if series.settled_key.as_deref() == Some(&series.set.key()) {
-            return None;
+            return series.again_at;
         }
-        series.settling.due(series.contiguous, series.associations.len() > 1)
+        series.settling.due(series.contiguous, series.associations.len() > 1, series.overtaken)
     }
 
     /// When the next series will be complete.
@@ -179,6 +192,7 @@ impl Collector {
         for (uid, series) in &mut self.series {
             if Self::due_of(series).is_some_and(|due| due <= now) {
                 series.settled_key = Some(series.set.key());
+                series.again_at = None;
                 all.push(Settled { series_instance_uid: uid.clone(), set: series.set.clone(), arrived: [series.first, series.last] });
             }
         }
@@ -189,7 +203,14 @@ impl Collector {
 
     /// Sets that are not complete yet, the busiest last: what can be worked on meanwhile.
     pub fn open(&self) -> impl Iterator<Item = (&String, &SeriesSet)> {
-        self.series.iter().filter(|(_, s)| Self::due_of(s).is_some()).map(|(uid, s)| (uid, &s.set))
+        self.series.iter().filter(|(_, s)| s.again_at.is_none() && Self::due_of(s).is_some()).map(|(uid, s)| (uid, &s.set))
+    }
+
+    /// The result of a settled series could not be written: it is due again at `at`, unless slices come before.
+    pub fn again(&mut self, series_instance_uid: &str, at: Duration) {
+        if let Some(series) = self.series.get_mut(series_instance_uid) {
+            series.again_at = Some(at);
+        }
     }
 
     /// A series recovered from the spool whose result is known already: late slices find it, nothing is due.
@@ -206,9 +227,9 @@ impl Collector {
     }
 
     fn forget_old(&mut self) {
-        while self.series.values().filter(|s| s.settled_key.is_some()).count() > MOST_SETTLED {
-            let oldest =
-                self.series.iter().filter(|(_, s)| s.settled_key.is_some()).min_by_key(|(_, s)| s.last).map(|(uid, _)| uid.clone());
+        let done = |s: &Collected| s.settled_key.is_some() && Self::due_of(s).is_none();
+        while self.series.values().filter(|s| done(s)).count() > MOST_SETTLED {
+            let oldest = self.series.iter().filter(|(_, s)| done(s)).min_by_key(|(_, s)| s.last).map(|(uid, _)| uid.clone());
             match oldest {
                 Some(uid) => self.series.remove(&uid),
                 None => return,
@@ -262,6 +283,32 @@ mod tests {
         let again = c.due(due);
         assert_eq!(again.len(), 1);
         assert_eq!(again[0].set.len(), 11);
+    }
+
+    #[test]
+    fn a_result_that_could_not_be_written_is_due_again() {
+        let mut c = Collector::new(QUIET);
+        for h in even(10, 2.0) {
+            put(&mut c, &h, 1, Duration::ZERO);
+        }
+        c.association_ended(1, true, Duration::ZERO);
+        let first = c.due(Duration::ZERO);
+        c.again(&first[0].series_instance_uid, Duration::from_secs(5));
+        assert!(c.due(Duration::from_secs(4)).is_empty());
+        assert_eq!(c.due(Duration::from_secs(5)), first);
+        assert!(c.due(Duration::from_secs(500)).is_empty());
+    }
+
+    #[test]
+    fn a_series_settles_when_its_association_goes_on_to_the_next() {
+        let mut c = Collector::new(QUIET);
+        for h in even(10, 2.0) {
+            put(&mut c, &h, 1, Duration::ZERO);
+        }
+        let other = SliceHeader { series_instance_uid: "1.9".into(), sop_instance_uid: "1.9.1".into(), ..slice(1, 0.0) };
+        put(&mut c, &other, 1, Duration::from_millis(100));
+        assert_eq!(c.due(QUIET.min).len(), 1);
+        assert!(c.due(QUIET.min * 2).is_empty());
     }
 
     #[test]

@@ -10,6 +10,9 @@ const REMEMBERED: usize = 32;
 /// Quiet time as a multiple of the longest remembered gap.
 const RHYTHM_FACTOR: u32 = 4;
 
+/// While its association is open a series is given at least this part of the longest quiet time.
+const OPEN_SHARE: u32 = 3;
+
 /// Limits of the quiet time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quiet {
@@ -70,17 +73,30 @@ impl Settling {
         (longest * RHYTHM_FACTOR).clamp(self.quiet.min, self.quiet.max)
     }
 
-    /// When the series is complete if nothing more arrives; `contiguous` says whether its stack is one without gaps (or none at all, for objects that
-    /// are not slices), `several` whether more than one association brought it: then the next one may be on its way, and evidence is weak.
+    /// Forgets the rhythm: what comes next is a re-send or a late slice, and the pause before it says nothing of its sender's.
+    pub fn start_over(&mut self) {
+        self.gaps.clear();
+        self.last = None;
+    }
+
+    /// Whether `association` has brought slices and is still there.
     #[must_use]
-    pub fn due(&self, contiguous: bool, several: bool) -> Option<Duration> {
+    pub fn is_open(&self, association: u64) -> bool {
+        self.open.contains(&association)
+    }
+
+    /// When the series is complete if nothing more arrives; `contiguous` says whether its stack is one without gaps (or none at all, for objects that
+    /// are not slices), `several` whether more than one association brought it: then the next one may be on its way, and evidence is weak. `overtaken`: the
+    /// association that is still open has gone on to another series.
+    #[must_use]
+    pub fn due(&self, contiguous: bool, several: bool, overtaken: bool) -> Option<Duration> {
         let last = self.last?;
         if self.open.is_empty() && self.all_released && contiguous && !several {
             return Some(last);
         }
-        if !self.open.is_empty() {
-            // The sender is still there: it is given all the time there is.
-            return Some(last + self.quiet.max);
+        if !self.open.is_empty() && !overtaken {
+            // The sender is still there, and may be reconstructing: it is given a good part of the time there is, whatever its rhythm was.
+            return Some(last + self.quiet_time().max(self.quiet.max / OPEN_SHARE).max(self.quiet.min));
         }
         Some(last + self.quiet_time())
     }
@@ -102,9 +118,29 @@ mod tests {
         for i in 0..100 {
             s.arrived(1, ms(i * 20));
         }
-        assert_eq!(s.due(true, false), Some(ms(1980) + QUIET.max));
+        assert_eq!(s.due(true, false, false), Some(ms(1980) + QUIET.max / OPEN_SHARE));
         s.ended(1, true, ms(2000));
-        assert_eq!(s.due(true, false), Some(ms(2000)));
+        assert_eq!(s.due(true, false, false), Some(ms(2000)));
+    }
+
+    #[test]
+    fn an_association_that_went_on_to_another_series_is_not_waited_for() {
+        let mut s = Settling::new(QUIET);
+        s.arrived(1, ms(0));
+        s.arrived(1, ms(20));
+        assert!(s.is_open(1));
+        assert_eq!(s.due(true, false, true), Some(ms(20) + QUIET.min));
+    }
+
+    #[test]
+    fn the_pause_before_a_late_slice_is_no_rhythm() {
+        let mut s = Settling::new(QUIET);
+        s.arrived(1, ms(0));
+        s.ended(1, true, ms(10));
+        s.start_over();
+        s.arrived(2, ms(600_000));
+        s.ended(2, true, ms(600_010));
+        assert_eq!(s.due(true, true, false), Some(ms(600_010) + QUIET.min));
     }
 
     #[test]
@@ -113,11 +149,11 @@ mod tests {
         s.arrived(1, ms(0));
         s.arrived(1, ms(100));
         s.ended(1, true, ms(150));
-        assert_eq!(s.due(false, false), Some(ms(150) + QUIET.min));
+        assert_eq!(s.due(false, false, false), Some(ms(150) + QUIET.min));
         let mut aborted = Settling::new(QUIET);
         aborted.arrived(1, ms(0));
         aborted.ended(1, false, ms(10));
-        assert_eq!(aborted.due(true, false), Some(ms(10) + QUIET.min));
+        assert_eq!(aborted.due(true, false, false), Some(ms(10) + QUIET.min));
     }
 
     #[test]

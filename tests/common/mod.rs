@@ -140,6 +140,8 @@ pub struct Rig {
     pub page: u16,
     config: PathBuf,
     process: Option<Process>,
+    /// Runs the appliance inside of this.
+    wrapper: Vec<String>,
 }
 
 impl Rig {
@@ -165,14 +167,46 @@ impl Rig {
             bundle.display()
         );
         std::fs::write(&config, text).unwrap();
-        let mut rig = Self { dir, dicom, mqtt, page, config, process: None };
+        let mut rig = Self { dir, dicom, mqtt, page, config, process: None, wrapper: Vec::new() };
         rig.start();
         rig
     }
 
+    /// As [`Rig::without_page`], with a state folder of `mib` on a disk of its own, in a mount namespace of its own.
+    pub fn on_small_disk(mqtt: u16, more: &str, mib: usize) -> Self {
+        let mut rig = Self::without_page(mqtt, more);
+        rig.terminate();
+        let state = rig.dir.path().join("state");
+        let options: &[&str] = if run(Command::new("id").arg("-u")).1.trim() == "0" { &["-m"] } else { &["-U", "-r", "-m"] };
+        let script = format!("mount -t tmpfs -o size={mib}m tmpfs {} && exec \"$0\" \"$@\"", state.display());
+        let words = [&["unshare"], options, &["sh", "-c", script.as_str()]].concat();
+        rig.wrapper = words.into_iter().map(str::to_owned).collect();
+        rig.start();
+        rig
+    }
+
+    /// The state folder as the appliance sees it.
+    pub fn state(&self) -> PathBuf {
+        let inside = self.dir.path().join("state");
+        Path::new("/proc").join(self.pid().to_string()).join("root").join(inside.strip_prefix("/").unwrap())
+    }
+
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// `kill -SIGNAL`.
+    pub fn signal(&self, signal: &str) {
+        let (ok, text) = run(Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()));
+        assert!(ok, "{text}");
+    }
+
     pub fn start(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_lesionwatch"))
+        let binary = env!("CARGO_BIN_EXE_lesionwatch").to_owned();
+        let words: Vec<&String> = self.wrapper.iter().chain([&binary]).collect();
+        let child = Command::new(words[0])
+            .args(&words[1..])
             .arg("run")
             .arg("--config")
             .arg(&self.config)
