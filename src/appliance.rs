@@ -94,7 +94,7 @@ impl Appliance {
         let tenancy = Tenancy::take(&config.state.dir)?;
         let journal = Arc::new(Mutex::new(Journal::open(&config.state.dir).map_err(io)?));
         let spool = Arc::new(Spool::open(&config.state.dir.join("spool"), config.state.reserve_mib << 20).map_err(io)?);
-        let choice = select::choose(&bundle, &config.engine.prefer).map_err(unavailable)?;
+        let choice = select::choose_remembered(&bundle, &config.engine.prefer, &config.state.dir).map_err(unavailable)?;
 
         // Back to front: first who hears, then who speaks, then who works, then who receives.
         let url = match &config.mqtt.broker {

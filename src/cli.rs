@@ -67,7 +67,7 @@ pub struct ScanArgs {
     /// DICOM files, or folders that are searched for them
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Write the results as a JSON array of result documents (`-` is stdout)
+    /// Write the results as a JSON array of result documents (`-` is stdout; the table then goes to stderr)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write every candidate kept before the operating point as CSV, the evaluator's input
@@ -83,11 +83,17 @@ pub struct ScanArgs {
     #[arg(long, value_name = "BUNDLE")]
     pub model: Option<PathBuf>,
     /// Report lesions from this calibrated score on (default: the bundle's operating point)
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = calibrated_score)]
     pub min_score: Option<f32>,
     /// Analyse what eligibility would refuse, a single slice included
     #[arg(long)]
     pub force: bool,
+}
+
+fn calibrated_score(text: &str) -> Result<f32, String> {
+    let score: f32 = text.parse().map_err(|_| "a number is expected".to_owned())?;
+    // NaN is in no range.
+    if (0.0..=1.0).contains(&score) { Ok(score) } else { Err("a calibrated score lies between 0 and 1".into()) }
 }
 
 /// Parses the command line, runs the verb, reports a failure in one place.
@@ -168,5 +174,13 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_score_lies_between_0_and_1() {
+        for wrong in ["-0.1", "1.01", "7", "NaN", "inf", "-inf", "", "half"] {
+            assert!(calibrated_score(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(["0", "0.25", "1"].map(calibrated_score), [Ok(0.0), Ok(0.25), Ok(1.0)]);
     }
 }

@@ -190,25 +190,59 @@ fn config_error(message: String) -> Failure {
     Failure::new(Class::Config, message)
 }
 
-/// Line and column of a TOML error, and the nearest known key where a key is unknown.
+/// Line of a TOML error, the nearest known key where a key is unknown, the key and what it takes where a value is of the wrong kind.
 fn explain(error: &toml::de::Error, text: &str, origin: &str) -> String {
     let at = error.span().map_or(0, |s| s.start.min(text.len()));
     let line = text[..at].matches('\n').count() + 1;
     let message = error.message();
     let mut names = message.split('`').skip(1).step_by(2);
-    let hint = match (message.starts_with("unknown field"), names.next()) {
+    let text = match (message.starts_with("unknown field"), names.next()) {
         (true, Some(unknown)) => names
             .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
             .min()
-            .map_or(String::new(), |(_, known)| format!("; the nearest known key is `{known}`")),
-        _ => String::new(),
+            .map_or(message.to_owned(), |(_, known)| format!("{message}; the nearest known key is `{known}`")),
+        _ => wrong_kind(message, text, at).unwrap_or_else(|| message.to_owned()),
     };
-    format!("{origin}: line {line}: {message}{hint}")
+    format!("{origin}: line {line}: {text}")
+}
+
+/// "invalid type: string \"x\", expected u16" in words, with the key of the value at byte `at`.
+fn wrong_kind(message: &str, text: &str, at: usize) -> Option<String> {
+    let (found, expected) =
+        message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?.split_once(", expected ")?;
+    let begin = text[..at].rfind('\n').map_or(0, |n| n + 1);
+    let line = text[begin..].lines().next()?;
+    let key = line.split('=').next()?.trim().trim_matches(['[', ']']);
+    let section = text[..begin].lines().rev().find_map(|l| l.trim().strip_prefix('[')?.split(']').next());
+    let key = match section {
+        Some(section) if line.contains('=') => format!("{section}.{key}"),
+        _ => key.to_owned(),
+    };
+    let expected = match expected {
+        "u16" | "u64" | "usize" => "a whole number, 0 or more",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "text in quotes",
+        e if e.starts_with("struct ") => return Some(format!("{key} is a section: write [{key}] and its keys below, found {found}")),
+        other => other,
+    };
+    Some(format!("{key} takes {expected}, found {found}"))
 }
 
 fn check(raw: RawConfig) -> Result<Config, String> {
     let broker = match raw.mqtt.url.as_deref().unwrap_or("embedded") {
-        "embedded" => Broker::Embedded(address("mqtt.embedded_listen", raw.mqtt.embedded_listen.as_deref().unwrap_or("127.0.0.1:1883"))?),
+        "embedded" => {
+            let listen = address("mqtt.embedded_listen", raw.mqtt.embedded_listen.as_deref().unwrap_or("127.0.0.1:1883"))?;
+            Broker::Embedded(loopback(
+                "mqtt.embedded_listen",
+                listen,
+                "the embedded broker knows no users; run a broker that does and set mqtt.url to it",
+            )?)
+        }
+        // Before anything quotes it: what stands before the @ is a secret.
+        url if url.contains('@') => {
+            return Err("mqtt.url holds a user or password (the part before @): set mqtt.username and mqtt.password_file instead".into());
+        }
         url if url.starts_with("mqtt://") || url.starts_with("mqtts://") => Broker::Url(url.to_owned()),
         other => return Err(format!("mqtt.url is \"{other}\": write \"embedded\", \"mqtt://host:1883\" or \"mqtts://host:8883\"")),
     };
@@ -224,7 +258,11 @@ fn check(raw: RawConfig) -> Result<Config, String> {
     };
     let dashboard = match raw.dashboard.listen.as_deref().unwrap_or("127.0.0.1:8080") {
         "" => None,
-        listen => Some(address("dashboard.listen", listen)?),
+        listen => Some(loopback(
+            "dashboard.listen",
+            address("dashboard.listen", listen)?,
+            "the page has no users and no TLS; put a reverse proxy with both in front of it",
+        )?),
     };
     let prefer = raw.engine.prefer.unwrap_or_else(|| "auto".into());
     if !["auto", "tract", "candle-cpu", "candle-cuda"].contains(&prefer.as_str()) {
@@ -280,7 +318,8 @@ fn check_dicom(raw: RawDicom) -> Result<Dicom, String> {
         max_associations,
         max_associations_per_peer: in_range(
             "dicom.max_associations_per_peer",
-            raw.max_associations_per_peer.unwrap_or(max_associations),
+            // One peer that hangs on to its associations leaves room for the others.
+            raw.max_associations_per_peer.unwrap_or((max_associations / 2).max(2).min(max_associations)),
             1,
             256,
         )?,
@@ -307,6 +346,17 @@ fn seconds(key: &str, value: f64) -> Result<Duration, String> {
 
 fn address(key: &str, value: &str) -> Result<SocketAddr, String> {
     value.parse().map_err(|_| format!("{key} is \"{value}\": write an address and a port, as \"127.0.0.1:11112\" or \"0.0.0.0:104\""))
+}
+
+/// What has no users of its own is reached from this machine only.
+fn loopback(key: &str, address: SocketAddr, remedy: &str) -> Result<SocketAddr, String> {
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(address);
+    }
+    Err(format!(
+        "{key} is \"{address}\", which other machines reach: write a loopback address, as \"127.0.0.1:{}\"; {remedy}",
+        address.port()
+    ))
 }
 
 /// A topic level of ours: nothing that a broker or a file name could read as more than a name.
@@ -365,6 +415,52 @@ mod tests {
             let message = refusal(text);
             assert!(message.contains(key), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_said_in_words() {
+        for (text, words) in [
+            ("[dicom]\nmax_associations = \"16\"", "line 2: dicom.max_associations takes a whole number, 0 or more, found string \"16\""),
+            ("[dicom]\nmax_associations = -1", "dicom.max_associations takes a whole number"),
+            ("[site]\nname = 5", "site.name takes text in quotes, found integer `5`"),
+            ("[state]\ndir = 5", "state.dir takes text in quotes"),
+            ("[alert]\nkey_images = \"yes\"", "alert.key_images takes true or false"),
+            ("[series]\nquiet_min_s = \"1\"", "series.quiet_min_s takes a number"),
+            ("site = \"north\"", "site is a section: write [site] and its keys below"),
+        ] {
+            let message = refusal(text);
+            assert!(message.contains(words) && !message.contains("Raw"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_users_is_not_offered_to_other_machines() {
+        for listen in ["0.0.0.0:8080", "[::]:8080", "192.168.1.5:8080", "[::ffff:10.0.0.1]:8080"] {
+            let message = refusal(&format!("[dashboard]\nlisten = \"{listen}\""));
+            assert!(message.contains("dashboard.listen") && message.contains("reverse proxy"), "{message}");
+            let message = refusal(&format!("[mqtt]\nembedded_listen = \"{listen}\""));
+            assert!(message.contains("mqtt.embedded_listen") && message.contains("mqtt.url"), "{message}");
+        }
+        for listen in ["127.0.0.1:0", "127.8.0.1:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+            Config::parse(&format!("[dashboard]\nlisten = \"{listen}\"\n[mqtt]\nembedded_listen = \"{listen}\""), "x").unwrap();
+        }
+        // The scanner is another machine.
+        Config::parse("[dicom]\nlisten = \"0.0.0.0:104\"", "x").unwrap();
+    }
+
+    #[test]
+    fn a_secret_in_the_url_is_refused_and_not_repeated() {
+        for url in ["mqtt://user:secret@host:1883", "mqtts://secret@host", "http://user:secret@host", "user:secret@host"] {
+            let message = refusal(&format!("[mqtt]\nurl = \"{url}\""));
+            assert!(!message.contains("secret"), "{message}");
+            assert!(message.contains("mqtt.username") && message.contains("mqtt.password_file"), "{message}");
+        }
+    }
+
+    #[test]
+    fn one_peer_does_not_take_every_association() {
+        let per_peer = |n: u16| Config::parse(&format!("[dicom]\nmax_associations = {n}"), "x").unwrap().dicom.max_associations_per_peer;
+        assert_eq!([1, 2, 3, 16, 256].map(per_peer), [1, 2, 2, 8, 128]);
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! `lesionwatch scan`: the offline verb. Folders or files of DICOM → a table, JSON, candidates, key images.
+//! `lesionwatch scan`: the offline verb. Folders or files of DICOM → a table, JSON, candidates, key images. What can be written is written before a
+//! series that failed makes the exit code 65.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sha2::{Digest, Sha256};
 
 use crate::alert::document::ResultDocument;
 use crate::alert::{ModelFacts, ReportedLesion, SeriesFacts, SeriesResult, Timing};
@@ -46,7 +48,7 @@ struct Done {
 /// Runs the verb.
 ///
 /// # Errors
-/// [`Class::Data`] where nothing could be read, [`Class::Io`] where a result could not be written.
+/// [`Class::Data`] where nothing could be read or a series failed, [`Class::Io`] where a result could not be written.
 pub fn run(args: &ScanArgs) -> Result<(), Failure> {
     let series = read(&args.paths)?;
     let bundle = Arc::new(open_bundle(args.model.as_deref())?);
@@ -63,7 +65,13 @@ pub fn run(args: &ScanArgs) -> Result<(), Failure> {
         bar.set_position(before + headers.len() as u64);
     }
     bar.finish_and_clear();
-    print_table(&done, &analyst);
+    // With `--json -` stdout is the document and nothing else. A terminal that went away does not keep the files from being written.
+    let table = if args.json.as_deref().is_some_and(is_stdout) {
+        print_table(&mut std::io::stderr().lock(), &done, &analyst)
+    } else {
+        print_table(&mut std::io::stdout().lock(), &done, &analyst)
+    }
+    .map_err(|e| io(Path::new("table"), e));
     if let Some(path) = &args.json {
         write_json(path, &done, &analyst)?;
     }
@@ -73,7 +81,23 @@ pub fn run(args: &ScanArgs) -> Result<(), Failure> {
     if let Some(folder) = &args.png {
         write_images(folder, &done)?;
     }
-    Ok(())
+    table.and_then(|()| verdict(&done))
+}
+
+/// Whether everything that was to be analysed was: a script must not take silence for health.
+fn verdict(done: &[Done]) -> Result<(), Failure> {
+    let named = |d: &Done| d.headers.first().map(|h| h.series_instance_uid.clone());
+    let all: BTreeSet<_> = done.iter().map(named).collect();
+    let failed: BTreeSet<_> = done.iter().filter(|d| matches!(d.outcome, Outcome::Failed(_))).map(named).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let text = format!("{} of {} series failed, see the table; everything else was written. Send them again.", failed.len(), all.len());
+    Err(Failure::new(Class::Data, text))
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 fn progress_bar(length: u64) -> ProgressBar {
@@ -92,13 +116,12 @@ fn short(uid: &str) -> &str {
 
 /// Headers by Series Instance UID; what is not DICOM is counted and said.
 fn read(paths: &[PathBuf]) -> Result<BTreeMap<String, Vec<SliceHeader>>, Failure> {
-    let mut files = Vec::new();
+    let (mut files, mut refused) = (Vec::new(), Vec::new());
     for path in paths {
-        find(path, &mut files).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())))?;
+        find(path, &mut files, &mut refused).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())))?;
     }
     files.sort();
     let mut series: BTreeMap<String, Vec<SliceHeader>> = BTreeMap::new();
-    let mut refused = Vec::new();
     for file in &files {
         match header::read(file) {
             Ok(h) => series
@@ -124,28 +147,41 @@ fn read(paths: &[PathBuf]) -> Result<BTreeMap<String, Vec<SliceHeader>>, Failure
     Ok(series)
 }
 
-fn find(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    if !std::fs::metadata(path)?.is_dir() {
-        files.push(path.to_owned());
+/// Files at or below `path`; a pipe, a socket or a device is refused, since reading it may never end.
+fn find(path: &Path, files: &mut Vec<PathBuf>, refused: &mut Vec<String>) -> std::io::Result<()> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if !kind.is_dir() {
+        sort_out(path.to_owned(), kind, files, refused);
         return Ok(());
     }
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
-        // Links are not followed: a folder that holds itself would never end.
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            find(&entry.path(), files)?;
-        } else if kind.is_file() {
-            files.push(entry.path());
+            find(&entry.path(), files, refused)?;
+        } else if !kind.is_symlink() {
+            // Links are not followed: a folder that holds itself would never end.
+            sort_out(entry.path(), kind, files, refused);
         }
     }
     Ok(())
 }
 
+fn sort_out(path: PathBuf, kind: std::fs::FileType, files: &mut Vec<PathBuf>, refused: &mut Vec<String>) {
+    if kind.is_file() {
+        files.push(path);
+    } else {
+        refused.push(format!("{}: not a file but a pipe, a socket or a device", path.display()));
+    }
+}
+
 fn analyse(analyst: &Analyst, headers: &[SliceHeader], force: bool, mut progress: impl FnMut(usize)) -> Vec<Done> {
-    let plans = match eligibility::plan(headers) {
-        Ok(plan) if !force => vec![plan],
-        Err(reason) if !force => {
+    let plan = eligibility::plan(headers);
+    let forced = if force { eligibility::forced(headers) } else { Vec::new() };
+    let plans = match plan {
+        _ if !forced.is_empty() => forced,
+        Ok(plan) => vec![plan],
+        Err(reason) => {
             return vec![Done {
                 headers: headers.to_vec(),
                 plan: None,
@@ -154,7 +190,6 @@ fn analyse(analyst: &Analyst, headers: &[SliceHeader], force: bool, mut progress
                 milliseconds: 0,
             }];
         }
-        _ => eligibility::forced(headers),
     };
     let mut finished = 0;
     plans
@@ -179,31 +214,36 @@ pub fn type_name(types: &[f32]) -> &'static str {
     types.iter().zip(TYPE_NAMES).max_by(|a, b| a.0.total_cmp(b.0)).map_or("", |(_, n)| n)
 }
 
-fn print_table(done: &[Done], analyst: &Analyst) {
+fn print_table(out: &mut impl Write, done: &[Done], analyst: &Analyst) -> std::io::Result<()> {
     let (engine, quantization) = analyst.engine();
     let model = &analyst.bundle().description;
-    println!("model {} {} on {engine} {quantization}. Research use: a triage aid, not a diagnosis.", model.name, model.version);
+    writeln!(out, "model {} {} on {engine} {quantization}. Research use: a triage aid, not a diagnosis.", model.name, model.version)?;
     for d in done {
         let Some(first) = d.headers.first() else { continue };
         let number = first.series_number.map_or_else(|| "-".into(), |n| n.to_string());
-        print!("\nseries {number}  …{}  {} slices", short(&first.series_instance_uid), d.headers.len());
+        write!(out, "\nseries {number}  …{}  {} slices", short(&first.series_instance_uid), d.headers.len())?;
         if let Some(plan) = &d.plan {
-            print!(" {:.2} mm apart", plan.stack.spacing_mm);
+            write!(out, " {:.2} mm apart", plan.stack.spacing_mm)?;
         }
         match (&d.outcome, &d.analysis) {
-            (Outcome::NotAnalysed(r), _) => println!("\n  not analysed ({}): {}", r.code, r.text),
-            (Outcome::Failed(r), _) => println!("\n  failed at {}: {}", r.code, r.text),
+            (Outcome::NotAnalysed(r), _) => writeln!(out, "\n  not analysed ({}): {}", r.code, r.text)?,
+            (Outcome::Failed(r), _) => writeln!(out, "\n  failed at {}: {}", r.code, r.text)?,
             (Outcome::Analysed, Some(a)) if a.lesions.is_empty() => {
-                println!("\n  analysed in {:.1} s: no lesion at or above the operating point", d.milliseconds as f64 / 1000.0)
+                writeln!(out, "\n  analysed in {:.1} s: no lesion at or above the operating point", d.milliseconds as f64 / 1000.0)?
             }
             (Outcome::Analysed, Some(a)) => {
-                println!("\n  analysed in {:.1} s: {} lesions", d.milliseconds as f64 / 1000.0, a.lesions.len());
-                println!("  {:>3}  {:>5}  {:<12} {:>13}  {:>8}  {:>9}  box (pixels)", "#", "score", "type", "axes mm", "instance", "z mm");
+                writeln!(out, "\n  analysed in {:.1} s: {} lesions", d.milliseconds as f64 / 1000.0, a.lesions.len())?;
+                writeln!(
+                    out,
+                    "  {:>3}  {:>5}  {:<12} {:>13}  {:>8}  {:>9}  box (pixels)",
+                    "#", "score", "type", "axes mm", "instance", "z mm"
+                )?;
                 for l in &a.lesions {
                     let key = &d.headers[l.key_slice];
                     let instance = key.instance_number.map_or_else(|| "-".into(), |n| n.to_string());
                     let [x1, y1, x2, y2] = l.box_px;
-                    println!(
+                    writeln!(
+                        out,
                         "  {:>3}  {:>5.2}  {:<12} {:>5.1} × {:>5.1}  {:>8}  {:>9.1}  {x1:.0} {y1:.0} {x2:.0} {y2:.0}",
                         l.number,
                         l.score,
@@ -212,12 +252,13 @@ fn print_table(done: &[Done], analyst: &Analyst) {
                         l.short_axis_mm,
                         instance,
                         l.center_lps_mm[2],
-                    );
+                    )?;
                 }
             }
-            (Outcome::Analysed, None) => println!(),
+            (Outcome::Analysed, None) => writeln!(out)?,
         }
     }
+    Ok(())
 }
 
 fn io(path: &Path, e: impl std::fmt::Display) -> Failure {
@@ -276,9 +317,8 @@ fn write_json(path: &Path, done: &[Done], analyst: &Analyst) -> Result<(), Failu
         })
         .collect();
     let text = serde_json::to_string_pretty(&documents).map_err(|e| io(path, e))?;
-    if path.as_os_str() == "-" {
-        println!("{text}");
-        return Ok(());
+    if is_stdout(path) {
+        return writeln!(std::io::stdout().lock(), "{text}").map_err(|e| io(path, e));
     }
     std::fs::write(path, text + "\n").map_err(|e| io(path, e))
 }
@@ -320,6 +360,14 @@ fn write_candidates(path: &Path, done: &[Done]) -> Result<(), Failure> {
     write().map_err(|e| io(path, e))
 }
 
+/// File name of a key image. Lesions are numbered stack by stack and the tail of a series UID is not unique, so series and slice are in it, hashed.
+fn image_name(header: &SliceHeader, number: u32) -> String {
+    let series = short(&header.series_instance_uid).replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
+    let digest = Sha256::digest(format!("{}/{}", header.series_instance_uid, header.sop_instance_uid));
+    let hash: String = digest.iter().take(6).map(|b| format!("{b:02x}")).collect();
+    format!("{series}-{hash}-lesion{number:02}.png")
+}
+
 fn write_images(folder: &Path, done: &[Done]) -> Result<(), Failure> {
     std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
     for d in done {
@@ -327,8 +375,7 @@ fn write_images(folder: &Path, done: &[Done]) -> Result<(), Failure> {
             let header = &d.headers[l.key_slice];
             let image = pixels::decode(&header.path).map_err(|e| io(&header.path, e))?;
             let png = keyimage::draw(&image, l).map_err(|e| io(folder, e))?;
-            let series = short(&header.series_instance_uid).replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
-            let path = folder.join(format!("{series}-lesion{:02}.png", l.number));
+            let path = folder.join(image_name(header, l.number));
             std::fs::write(&path, png).map_err(|e| io(&path, e))?;
         }
     }

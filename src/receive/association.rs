@@ -22,8 +22,40 @@ use super::{ReceiveEvent, StoredObject};
 /// ARTIM (PS3.8 9.1.5): a connection that does not ask for an association within this is closed.
 const ARTIM: Duration = Duration::from_secs(30);
 const VERIFICATION: &str = "1.2.840.10008.1.1";
-/// All standard storage SOP classes stand below this (PS3.6 annex A), and so do the private ones of scanners that follow the habit.
-const STORAGE_ROOT: &str = "1.2.840.10008.5.1.4.1.1.";
+/// What the standard itself registers (PS3.6 annex A); everything else that is a UID is somebody's private class.
+const DICOM_ROOT: &str = "1.2.840.10008";
+/// Composite objects, the storage classes among them, stand below this.
+const COMPOSITE_ROOT: &str = "1.2.840.10008.5.1.4.";
+/// Storage classes that stand outside it: stored print and hardcopy, all retired.
+const PRINTED_STORAGE: [&str; 3] = ["1.2.840.10008.5.1.1.27", "1.2.840.10008.5.1.1.29", "1.2.840.10008.5.1.1.30"];
+/// What stands below [`COMPOSITE_ROOT`] and is another service than storage, each with all below it (PS3.6 annex A): protocol approval and inventory
+/// queries; query and retrieve; protocol query; modality and general purpose worklist, availability notification; machine verification and unified
+/// procedure step, trial and final; relevant patient information, product and substance queries; queries for hanging protocols, palettes and implant
+/// templates.
+#[rustfmt::skip]
+const OTHER_SERVICES: [&str; 38] = [
+    "1.1.200.4", "1.1.200.5", "1.1.200.6", "1.1.201.2", "1.1.201.3", "1.1.201.4", "1.1.201.5", "1.1.201.6",
+    "1.2", "20", "31", "32", "33",
+    "34.2", "34.3", "34.4", "34.5", "34.6", "34.8", "34.9",
+    "37", "41", "42",
+    "38.2", "38.3", "38.4", "39.2", "39.3", "39.4",
+    "43.2", "43.3", "43.4", "44.2", "44.3", "44.4", "45.2", "45.3", "45.4",
+];
+/// Classes whose instances belong to no patient, hence to no study (PS3.4 annex GG): protocols, approvals, inventories, hanging protocols, palettes,
+/// implant templates.
+const OF_NO_PATIENT: [&str; 9] = [
+    "1.2.840.10008.5.1.4.1.1.200.1",
+    "1.2.840.10008.5.1.4.1.1.200.3",
+    "1.2.840.10008.5.1.4.1.1.200.7",
+    "1.2.840.10008.5.1.4.1.1.201.1",
+    "1.2.840.10008.5.1.4.38.1",
+    "1.2.840.10008.5.1.4.39.1",
+    "1.2.840.10008.5.1.4.43.1",
+    "1.2.840.10008.5.1.4.44.1",
+    "1.2.840.10008.5.1.4.45.1",
+];
+/// Refused presentation contexts and offered transfer syntaxes written to the log, each: a scanner offers a few, an attacker fills disks.
+const MOST_LOGGED: usize = 8;
 const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 /// In the order of preference: what needs least work first, then lossless before lossy.
 const TRANSFER_SYNTAXES: [&str; 13] = [
@@ -173,16 +205,32 @@ fn parse_request(body: &[u8]) -> Result<AssociationRQ, WireError> {
     }
 }
 
+/// A UID of a peer as it may be logged: what is none is quoted, escaped and cut.
+fn shown(uid: &str) -> String {
+    if is_uid(uid) { uid.to_owned() } else { format!("{:?}", uid.chars().take(64).collect::<String>()) }
+}
+
+/// Whether instances of this class are sent with C-STORE. Private classes, and those of later editions, are taken for storage: an auto-forward
+/// rule must not fail on what we have never heard of.
+fn is_storage(class: &str) -> bool {
+    let below = |uid: &str, root: &str| uid.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    is_uid(class)
+        && match class.strip_prefix(COMPOSITE_ROOT) {
+            Some(rest) => !OTHER_SERVICES.iter().any(|service| below(rest, service)),
+            None => !below(class, DICOM_ROOT) || PRINTED_STORAGE.contains(&class),
+        }
+}
+
 fn negotiate(request: &AssociationRQ) -> (AssociationAC, Vec<Accepted>) {
     use PresentationContextResultReason as Reason;
     let clean = |t: &str| t.trim_end_matches(['\0', ' ']).to_owned();
-    let mut accepted = Vec::new();
+    let (mut accepted, mut refused) = (Vec::new(), 0);
     let results = request
         .presentation_contexts
         .iter()
         .map(|proposed| {
             let class = clean(&proposed.abstract_syntax);
-            let known = class == VERIFICATION || class.starts_with(STORAGE_ROOT);
+            let known = class == VERIFICATION || is_storage(&class);
             let offered: Vec<String> = proposed.transfer_syntaxes.iter().map(|t| clean(t)).collect();
             let chosen = TRANSFER_SYNTAXES.iter().find(|t| offered.iter().any(|o| o == *t));
             let (reason, syntax) = match (known, chosen) {
@@ -193,11 +241,18 @@ fn negotiate(request: &AssociationRQ) -> (AssociationAC, Vec<Accepted>) {
             if reason == Reason::Acceptance {
                 accepted.push(Accepted { id: proposed.id, transfer_syntax: syntax.to_owned() });
             } else {
-                log::info!("presentation context refused class={class} offered={}", offered.join(","));
+                refused += 1;
+                if refused <= MOST_LOGGED {
+                    let offered: Vec<String> = offered.iter().take(MOST_LOGGED).map(|o| shown(o)).collect();
+                    log::info!("presentation context refused class={} offered={}", shown(&class), offered.join(","));
+                }
             }
             PresentationContextResult { id: proposed.id, reason, transfer_syntax: syntax.to_owned() }
         })
         .collect();
+    if refused > MOST_LOGGED {
+        log::info!("presentation contexts refused more={}", refused - MOST_LOGGED);
+    }
     let answer = AssociationAC {
         protocol_version: 1,
         calling_ae_title: request.calling_ae_title.clone(),
@@ -303,7 +358,7 @@ impl<'a> Session<'a> {
                 log::warn!(
                     "object refused association={} status=0x{status:04X} reason={comment:?} sop={}",
                     self.context.number,
-                    request.sop_instance
+                    shown(&request.sop_instance)
                 );
                 (status, Some(comment))
             }
@@ -314,6 +369,11 @@ impl<'a> Session<'a> {
         let ids = identifiers(object.prefix(), transfer_syntax);
         if !ids.sop_instance.is_empty() && ids.sop_instance != request.sop_instance {
             return Err((status::MISMATCH, "SOP Instance UID of command and data set differ".into()));
+        }
+        if OF_NO_PATIENT.contains(&request.sop_class.as_str()) && ids.series_instance.is_empty() {
+            // Acknowledged and dropped: it belongs to no series, so there is nothing to analyse and no outcome to publish.
+            log::info!("object dropped association={} reason=of_no_patient class={}", self.context.number, request.sop_class);
+            return Ok(());
         }
         for (name, uid) in [("Study", &ids.study_instance), ("Series", &ids.series_instance)] {
             if !is_uid(uid) {
@@ -383,22 +443,108 @@ mod tests {
     use super::*;
     use dicom_ul::pdu::PresentationContextProposed;
 
-    #[test]
-    fn what_loses_less_is_preferred_and_what_cannot_be_decoded_refused() {
-        let proposed = |id: u8, endings: &[&str]| PresentationContextProposed {
-            id,
-            abstract_syntax: format!("{STORAGE_ROOT}2"),
-            transfer_syntaxes: endings.iter().map(|e| format!("1.2.840.10008.1.2.4.{e}")).collect(),
-        };
-        let request = AssociationRQ {
+    fn request(presentation_contexts: Vec<PresentationContextProposed>) -> AssociationRQ {
+        AssociationRQ {
             protocol_version: 1,
             calling_ae_title: "CT".into(),
             called_ae_title: "LESIONWATCH".into(),
             application_context_name: APPLICATION_CONTEXT.into(),
-            presentation_contexts: vec![proposed(1, &["50", "51", "70"]), proposed(3, &["50", "51"]), proposed(5, &["53", "55"])],
+            presentation_contexts,
             user_variables: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_storage_class_is_accepted_and_no_other_service() {
+        // Digital X-ray, dose report, what is beside the storage root, private ones of Siemens, GE and Philips, one of an edition to come.
+        for class in [
+            "1.2.840.10008.5.1.4.1.1.1.1",
+            "1.2.840.10008.5.1.4.1.1.88.67",
+            "1.2.840.10008.5.1.4.39.1",
+            "1.2.840.10008.5.1.4.38.1",
+            "1.2.840.10008.5.1.4.34.1",
+            "1.2.840.10008.5.1.4.34.7",
+            "1.2.840.10008.5.1.4.34.10",
+            "1.2.840.10008.5.1.4.43.1",
+            "1.2.840.10008.5.1.4.44.1",
+            "1.2.840.10008.5.1.4.45.1",
+            "1.2.840.10008.5.1.1.29",
+            "1.3.12.2.1107.5.9.1",
+            "1.2.840.113619.4.30",
+            "1.3.46.670589.11.0.0.12.1",
+            "1.2.840.10008.5.1.4.1.1.999.1",
+        ] {
+            assert!(is_storage(class), "{class}");
+        }
+        // Query and retrieve, worklists, procedure steps, commitment, print, unified steps, machine verification, notification, queries, display,
+        // media directory, transfer syntax, and what is no UID.
+        for class in [
+            "1.2.840.10008.5.1.4.1.2.1.1",
+            "1.2.840.10008.5.1.4.1.2.2.3",
+            "1.2.840.10008.5.1.4.1.2.9.9",
+            "1.2.840.10008.5.1.4.31",
+            "1.2.840.10008.5.1.4.32.1",
+            "1.2.840.10008.3.1.2.3.3",
+            "1.2.840.10008.1.20.1",
+            "1.2.840.10008.1.9",
+            "1.2.840.10008.1.40",
+            "1.2.840.10008.1.42",
+            "1.2.840.10008.5.1.1.9",
+            "1.2.840.10008.5.1.1.16",
+            "1.2.840.10008.5.1.4.34.6.1",
+            "1.2.840.10008.5.1.4.34.4.1",
+            "1.2.840.10008.5.1.4.34.8",
+            "1.2.840.10008.5.1.4.33",
+            "1.2.840.10008.5.1.4.37.1",
+            "1.2.840.10008.5.1.4.38.2",
+            "1.2.840.10008.5.1.4.39.4",
+            "1.2.840.10008.5.1.4.41",
+            "1.2.840.10008.5.1.4.1.1.200.4",
+            "1.2.840.10008.5.1.4.1.1.201.6",
+            "1.2.840.10008.5.1.1.40",
+            "1.2.840.10008.1.3.10",
+            "1.2.840.10008.10.1",
+            "1.2.840.10008.1.2.1",
+            "1.2.840.10008.4.2",
+            "1.3.12.2.1107.\n5",
+            "CT Image Storage",
+            "",
+        ] {
+            assert!(!is_storage(class), "{class}");
+        }
+        for class in OF_NO_PATIENT {
+            assert!(is_storage(class), "{class}");
+        }
+        let proposed = |id, class: &str| PresentationContextProposed {
+            id,
+            abstract_syntax: class.into(),
+            transfer_syntaxes: vec!["1.2.840.10008.1.2".into()],
         };
-        let (answer, accepted) = negotiate(&request);
+        let (_, accepted) = negotiate(&request(vec![
+            proposed(1, "1.3.12.2.1107.5.9.1\0"),
+            proposed(3, "1.2.840.10008.5.1.4.31"),
+            proposed(5, VERIFICATION),
+        ]));
+        assert_eq!(accepted.iter().map(|a| a.id).collect::<Vec<_>>(), [1, 5]);
+    }
+
+    #[test]
+    fn what_a_peer_writes_stays_on_its_line() {
+        assert_eq!(shown("1.2.840"), "1.2.840");
+        let forged = shown("1.2\n2026-01-01 INFO association end=\x1b[31m");
+        assert!(!forged.chars().any(char::is_control) && forged.starts_with('"'), "{forged}");
+        assert!(shown(&"\u{7f}".repeat(9000)).len() < 1000);
+    }
+
+    #[test]
+    fn what_loses_less_is_preferred_and_what_cannot_be_decoded_refused() {
+        let proposed = |id: u8, endings: &[&str]| PresentationContextProposed {
+            id,
+            abstract_syntax: "1.2.840.10008.5.1.4.1.1.2".into(),
+            transfer_syntaxes: endings.iter().map(|e| format!("1.2.840.10008.1.2.4.{e}")).collect(),
+        };
+        let (answer, accepted) =
+            negotiate(&request(vec![proposed(1, &["50", "51", "70"]), proposed(3, &["50", "51"]), proposed(5, &["53", "55"])]));
         let chosen: Vec<_> = accepted.iter().map(|a| (a.id, a.transfer_syntax.as_str())).collect();
         assert_eq!(chosen, [(1, "1.2.840.10008.1.2.4.70"), (3, "1.2.840.10008.1.2.4.51")]);
         assert_eq!(answer.presentation_contexts[2].reason, PresentationContextResultReason::TransferSyntaxesNotSupported);

@@ -9,6 +9,9 @@ use dicom_object::DefaultDicomObject;
 
 use super::{SliceHeader, part10};
 
+/// Values of Image Type that are looked at: four are defined (PS3.3 C.8.2.1.1.1), makers append some.
+const MOST_IMAGE_TYPES: usize = 16;
+
 /// Why a header could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
@@ -37,21 +40,23 @@ pub fn read(path: &Path) -> Result<SliceHeader, HeaderError> {
 
 fn read_unguarded(path: &Path) -> Result<SliceHeader, HeaderError> {
     let object = part10::open(path, Some(tags::PIXEL_DATA)).map_err(HeaderError::Unreadable)?;
-    let identifier = |name, tag| match text(&object, tag) {
+    let identifier = |name, tag| match uid(&object, tag) {
         Some(value) => Ok(value),
         None => Err(HeaderError::Missing { name, tag }),
     };
     let whole = |tag| int(&object, tag);
     Ok(SliceHeader {
         path: path.to_owned(),
-        study_instance_uid: text(&object, tags::STUDY_INSTANCE_UID).unwrap_or_default(),
-        series_instance_uid: text(&object, tags::SERIES_INSTANCE_UID).unwrap_or_default(),
+        study_instance_uid: uid(&object, tags::STUDY_INSTANCE_UID).unwrap_or_default(),
+        series_instance_uid: uid(&object, tags::SERIES_INSTANCE_UID).unwrap_or_default(),
         sop_instance_uid: identifier("SOP Instance UID", tags::SOP_INSTANCE_UID)?,
-        sop_class_uid: text(&object, tags::SOP_CLASS_UID).unwrap_or_default(),
+        sop_class_uid: uid(&object, tags::SOP_CLASS_UID).unwrap_or_default(),
         transfer_syntax_uid: object.meta().transfer_syntax().trim_end_matches(['\0', ' ']).to_owned(),
-        modality: text(&object, tags::MODALITY).unwrap_or_default(),
-        image_type: text(&object, tags::IMAGE_TYPE).map(|v| v.split('\\').map(|s| s.trim().to_owned()).collect()).unwrap_or_default(),
-        body_part: text(&object, tags::BODY_PART_EXAMINED),
+        modality: text(&object, tags::MODALITY).map(|v| code_string(&v)).unwrap_or_default(),
+        image_type: text(&object, tags::IMAGE_TYPE)
+            .map(|v| v.split('\\').take(MOST_IMAGE_TYPES).map(code_string).collect())
+            .unwrap_or_default(),
+        body_part: text(&object, tags::BODY_PART_EXAMINED).map(|v| code_string(&v)),
         series_number: whole(tags::SERIES_NUMBER).and_then(|v| i32::try_from(v).ok()),
         instance_number: whole(tags::INSTANCE_NUMBER).and_then(|v| i32::try_from(v).ok()),
         rows: whole(tags::ROWS).and_then(|v| u16::try_from(v).ok()),
@@ -75,6 +80,25 @@ fn text(object: &DefaultDicomObject, tag: Tag) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
+/// A value as a CS (PS3.5 6.2) may stand in a document or a sentence: 16 of A-Z, 0-9, space and _. Peers write anything, of any length; small
+/// letters are meant as capitals, everything else becomes _.
+fn code_string(raw: &str) -> String {
+    let cut: String = raw
+        .trim()
+        .chars()
+        .take(16)
+        .map(|c| c.to_ascii_uppercase())
+        .map(|c| if c.is_ascii_uppercase() || c.is_ascii_digit() || c == ' ' { c } else { '_' })
+        .collect();
+    cut.trim_end().to_owned()
+}
+
+/// A UID, in bounds: up to 64 visible ASCII characters (PS3.5 9.1 has digits and dots; offline files have more).
+fn uid(object: &DefaultDicomObject, tag: Tag) -> Option<String> {
+    let value: String = text(object, tag)?.chars().filter(char::is_ascii_graphic).take(64).collect();
+    (!value.is_empty()).then_some(value)
+}
+
 fn int(object: &DefaultDicomObject, tag: Tag) -> Option<i64> {
     let element = object.element(tag).ok()?;
     element.to_int::<i64>().ok().or_else(|| element.to_float64().ok().filter(|v| v.is_finite()).map(|v| v as i64))
@@ -91,6 +115,7 @@ fn floats<const N: usize>(object: &DefaultDicomObject, tag: Tag) -> Option<[f64;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use dicom_core::{DataElement, VR};
 
     #[test]
     fn the_samples_header_is_read() {
@@ -98,6 +123,26 @@ mod tests {
         assert_eq!((header.modality.as_str(), header.instance_number, header.rows), ("CT", Some(100), Some(512)));
         assert!(header.has_rescale && header.has_pixels && header.position_mm.is_some() && header.orientation.is_some());
         assert_eq!(header.pixel_spacing_mm, Some([0.78125, 0.78125]));
+    }
+
+    #[test]
+    fn what_a_peer_writes_reaches_documents_in_bounds() {
+        assert_eq!(code_string("CT"), "CT");
+        assert_eq!(code_string(" Chest/Abdomen "), "CHEST_ABDOMEN");
+        assert_eq!(code_string("<script>\u{1b}[31m\n\u{e9}"), "_SCRIPT___31M__");
+        assert_eq!(code_string(&"A".repeat(27_000)), "A".repeat(16));
+        let sample = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample/LIDC-IDRI-0314/0100.dcm"));
+        let mut object = part10::open(sample, None).unwrap();
+        let mut put = |tag, vr, text: &str| object.put(DataElement::new(tag, vr, dicom_core::PrimitiveValue::from(text)));
+        put(tags::MODALITY, VR::CS, &"free text, ".repeat(2_500));
+        put(tags::BODY_PART_EXAMINED, VR::CS, "Patient\u{7}: A. Person, born 1950");
+        put(tags::SERIES_NUMBER, VR::IS, "99999999999999999999");
+        put(tags::SERIES_INSTANCE_UID, VR::UI, &"1.2 ".repeat(1_000));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        object.write_to_file(file.path()).unwrap();
+        let header = read(file.path()).unwrap();
+        assert_eq!((header.modality.as_str(), header.body_part.as_deref()), ("FREE TEXT_ FREE", Some("PATIENT__ A_ PER")));
+        assert_eq!((header.series_number, header.series_instance_uid.len()), (None, 64));
     }
 
     #[test]
