@@ -39,6 +39,7 @@ pub mod dashboard;
 pub mod demo;
 pub mod detect;
 pub mod error;
+pub mod files;
 pub mod health;
 #[cfg(feature = "lab")]
 pub mod lab;

@@ -15,6 +15,7 @@ use crate::analysis::{Analysis, Analyst, Cache};
 use crate::cli::ScanArgs;
 use crate::detect::{TYPE_NAMES, bundle::Bundle, select};
 use crate::error::{Class, Failure};
+use crate::files::find;
 use crate::lesion::keyimage;
 use crate::series::eligibility::{self, StackPlan};
 use crate::series::{Outcome, SliceHeader, header};
@@ -145,34 +146,6 @@ fn read(paths: &[PathBuf]) -> Result<BTreeMap<String, Vec<SliceHeader>>, Failure
         headers.retain(|h| seen.insert(h.sop_instance_uid.clone()));
     }
     Ok(series)
-}
-
-/// Files at or below `path`; a pipe, a socket or a device is refused, since reading it may never end.
-fn find(path: &Path, files: &mut Vec<PathBuf>, refused: &mut Vec<String>) -> std::io::Result<()> {
-    let kind = std::fs::metadata(path)?.file_type();
-    if !kind.is_dir() {
-        sort_out(path.to_owned(), kind, files, refused);
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            find(&entry.path(), files, refused)?;
-        } else if !kind.is_symlink() {
-            // Links are not followed: a folder that holds itself would never end.
-            sort_out(entry.path(), kind, files, refused);
-        }
-    }
-    Ok(())
-}
-
-fn sort_out(path: PathBuf, kind: std::fs::FileType, files: &mut Vec<PathBuf>, refused: &mut Vec<String>) {
-    if kind.is_file() {
-        files.push(path);
-    } else {
-        refused.push(format!("{}: not a file but a pipe, a socket or a device", path.display()));
-    }
 }
 
 fn analyse(analyst: &Analyst, headers: &[SliceHeader], force: bool, mut progress: impl FnMut(usize)) -> Vec<Done> {

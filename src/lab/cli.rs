@@ -8,11 +8,11 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::synthesize::{Sampler, preview, real};
-use super::{dataset, evaluate, export, train};
+use super::{dataset, evaluate, export, mine, train};
 use crate::detect::network::NetworkSpec;
 use crate::error::{Class, Failure};
 
-/// Makes lesionwatch's detector: synthesizes lesions into real CT, trains, evaluates, writes the model bundle.
+/// Makes lesionwatch's detector: mines bookmarks, synthesizes lesions into real CT, trains, evaluates, writes the model bundle.
 #[derive(Debug, Parser)]
 #[command(name = "lesionlab", version, max_term_width = 110, arg_required_else_help = true)]
 struct Cli {
@@ -22,6 +22,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Bookmarks that radiologists left in SR, GSPS, AIM or a vendor's export, with their CT, into a dataset laid out as DeepLesion is
+    Mine(MineArgs),
     /// Paint lesions into CT and show them on a contact sheet
     Synthesize(SynthesizeArgs),
     /// Train the network on synthesized samples; resumes where it stopped
@@ -31,6 +33,37 @@ enum Verb {
     /// Write the model bundle from a checkpoint, with calibration and operating points measured on a series kept out of training
     Export(ExportArgs),
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = MINE_HELP)]
+struct MineArgs {
+    /// Files and folders of measurement objects: DICOM SR and GSPS, AIM v4 XML, CSV or JSON
+    #[arg(value_name = "PATH", required = true)]
+    objects: Vec<PathBuf>,
+    /// Folders of the CT that the objects refer to; of it, series without a mark are passed over
+    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    images: Vec<PathBuf>,
+    /// Folder to write: DL_info.csv and Images_png
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// List of all that was left out, merged or looks suspicious, with reasons [default: OUT-review.csv]
+    #[arg(long, value_name = "FILE.csv")]
+    review: Option<PathBuf>,
+    /// Write the counts as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What `mine` reads of a vendor's export.
+const MINE_HELP: &str = "\
+A CSV or JSON export (an array of objects) has one row a mark with the columns sop_instance_uid, long_x1, long_y1, \
+long_x2, long_y2, short_x1, short_y1, short_x2, short_y2: pixels of the stored image, 0 at the centre of the first \
+pixel. Where known also long_mm, short_mm, unit (mm or cm), patient, tracking_uid (names the lesion in every revision), \
+date (digits that sort), type (DeepLesion's 1 bone, 2 abdomen, 3 mediastinum, 4 liver, 5 lung, 6 kidney, 7 soft tissue, \
+8 pelvis).
+
+Suspicious marks (outside the body, mean below -900 HU, aspect over 4, under 2 px) are in DL_info.csv with \
+Possibly_noisy = 1 and in the review list. The review list names files and images, the dataset nobody.";
 
 /// Where samples come from.
 #[derive(Debug, Args)]
@@ -157,6 +190,7 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match cli.verb {
+        Verb::Mine(args) => mine(args),
         Verb::Synthesize(args) => synthesize(&args),
         Verb::Train(args) => train(&args),
         Verb::Evaluate(args) => evaluate(args),
@@ -169,6 +203,18 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.class.exit_code())
         }
     }
+}
+
+fn mine(args: MineArgs) -> Result<(), Failure> {
+    let request = mine::Request { objects: args.objects, images: args.images, out: args.out, review: args.review, json: args.json };
+    let summary = mine::run(&request)?;
+    print!("{}", summary.text());
+    let review = request.review_path();
+    if summary.lesions == 0 {
+        return Err(Failure::new(Class::Data, format!("no mark can be used; {} says why, line by line", review.display())));
+    }
+    println!("wrote {} and {}", request.out.display(), review.display());
+    Ok(())
 }
 
 fn sampler(source: &Source) -> Result<Sampler, Failure> {

@@ -1,8 +1,9 @@
-//! The workbench that makes the detector: read scans, synthesize lesions, train, evaluate, write the bundle. Unreachable from the daemon.
+//! The workbench that makes the detector: mine bookmarks, read scans, synthesize lesions, train, evaluate, write the bundle. Unreachable from the daemon.
 
 pub mod cli;
 pub mod dataset;
 pub mod evaluate;
 pub mod export;
+pub mod mine;
 pub mod synthesize;
 pub mod train;

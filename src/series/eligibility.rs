@@ -8,7 +8,7 @@ pub const LEAST_SLICES: usize = 5;
 /// A stack sheared by more than this is one of a tilted gantry: the grid would smear it.
 const MOST_SHEAR_DEG: f64 = 1.0;
 /// cos 25°: a normal further from the patient's long axis is a coronal, sagittal or oblique reformat.
-const LEAST_AXIAL: f64 = 0.906;
+pub const LEAST_AXIAL: f64 = 0.906;
 /// Thicker than any the detector was trained on, mm.
 const MOST_SPACING_MM: f64 = 10.0;
 /// A gap wider than this cannot be bridged, mm.
