@@ -19,8 +19,8 @@ use crate::error::{Class, Failure};
 use crate::health;
 use crate::receive::listener::{Listener, ReceiveOptions, ReceiveStats};
 use crate::receive::spool::Spool;
-use crate::scan::open_bundle;
 use crate::series::settle::Quiet;
+use crate::shipped;
 use crate::tenancy::Tenancy;
 use crate::worker::{Worker, WorkerStats};
 
@@ -90,7 +90,7 @@ impl Appliance {
     /// # Errors
     /// What cannot start, with the key or file to look at.
     pub fn start(config: &Config) -> Result<Self, Failure> {
-        let bundle = Arc::new(open_bundle(config.bundle.as_deref())?);
+        let bundle = Arc::new(shipped::open(config.bundle.as_deref())?);
         let tenancy = Tenancy::take(&config.state.dir)?;
         let journal = Arc::new(Mutex::new(Journal::open(&config.state.dir).map_err(io)?));
         let spool = Arc::new(Spool::open(&config.state.dir.join("spool"), config.state.reserve_mib << 20).map_err(io)?);

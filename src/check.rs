@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::{Broker, Config};
 use crate::detect::select;
 use crate::error::{Class, Failure};
-use crate::scan::open_bundle;
+use crate::shipped;
 use crate::tenancy::Tenancy;
 
 /// A broker that does not answer within this is not there.
@@ -36,7 +36,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     if let Some(listen) = config.dashboard {
         line("dashboard", port(listen, "[dashboard] listen").map(|()| format!("http://{listen}/")));
     }
-    match open_bundle(config.bundle.as_deref()) {
+    match shipped::open(config.bundle.as_deref()) {
         Err(failure) => line("bundle", Err(failure)),
         Ok(bundle) => {
             let d = &bundle.description;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::demo::DemoArgs;
 use crate::error::{Class, Failure};
+use crate::scan::ScanArgs;
 
 /// Triage appliance beside a CT scanner: DICOM in, universal lesion detection, MQTT out. For research use.
 #[derive(Debug, Parser)]
@@ -39,61 +41,6 @@ struct ConfigArg {
     /// TOML configuration; every key has a default that runs on a laptop
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-}
-
-/// Arguments of `demo`.
-#[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// Exit 0 once a subscriber received an alert; 1 with the reason when none came in time
-    #[arg(long)]
-    pub once: bool,
-    /// Keep the state folder and say where it is
-    #[arg(long)]
-    pub keep: bool,
-    /// Model bundle (folder or .tar) instead of the built-in one
-    #[arg(long, value_name = "BUNDLE")]
-    pub model: Option<PathBuf>,
-    /// Give up after this many seconds (with --once)
-    #[arg(long, value_name = "S", default_value_t = 180)]
-    pub limit_s: u64,
-    /// Pause between two slices, as a scanner makes
-    #[arg(long, value_name = "MS", default_value_t = 0)]
-    pub pause_ms: u64,
-}
-
-/// Arguments of `scan`.
-#[derive(Debug, Args)]
-pub struct ScanArgs {
-    /// DICOM files, or folders that are searched for them
-    #[arg(required = true, value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
-    /// Write the results as a JSON array of result documents (`-` is stdout; the table then goes to stderr)
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write every candidate kept before the operating point as CSV, the evaluator's input
-    #[arg(long, value_name = "FILE.csv")]
-    pub candidates: Option<PathBuf>,
-    /// Write a key image with box and axes for every lesion
-    #[arg(long, value_name = "DIR")]
-    pub png: Option<PathBuf>,
-    /// Which engine: auto, tract, candle-cpu or candle-cuda
-    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = ["auto", "tract", "candle-cpu", "candle-cuda"])]
-    pub engine: String,
-    /// Model bundle (folder or .tar) instead of the built-in one
-    #[arg(long, value_name = "BUNDLE")]
-    pub model: Option<PathBuf>,
-    /// Report lesions from this calibrated score on (default: the bundle's operating point)
-    #[arg(long, value_name = "X", value_parser = calibrated_score)]
-    pub min_score: Option<f32>,
-    /// Analyse what eligibility would refuse, a single slice included
-    #[arg(long)]
-    pub force: bool,
-}
-
-fn calibrated_score(text: &str) -> Result<f32, String> {
-    let score: f32 = text.parse().map_err(|_| "a number is expected".to_owned())?;
-    // NaN is in no range.
-    if (0.0..=1.0).contains(&score) { Ok(score) } else { Err("a calibrated score lies between 0 and 1".into()) }
 }
 
 /// Parses the command line, runs the verb, reports a failure in one place.
@@ -169,6 +116,7 @@ fn start_log(level: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::calibrated_score;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -47,6 +47,7 @@ pub mod lesion;
 pub mod receive;
 pub mod scan;
 pub mod series;
+pub mod shipped;
 pub mod tenancy;
 pub mod volume;
 pub mod worker;

@@ -6,35 +6,59 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
 
 use crate::alert::document::ResultDocument;
 use crate::alert::{ModelFacts, ReportedLesion, SeriesFacts, SeriesResult, Timing};
 use crate::analysis::{Analysis, Analyst, Cache};
-use crate::cli::ScanArgs;
-use crate::detect::{TYPE_NAMES, bundle::Bundle, select};
+use crate::detect::{TYPE_NAMES, select};
 use crate::error::{Class, Failure};
 use crate::files::find;
 use crate::lesion::keyimage;
 use crate::series::eligibility::{self, StackPlan};
 use crate::series::{Outcome, SliceHeader, header};
+use crate::shipped;
 use crate::volume::frame::ImageGrid;
 use crate::volume::pixels;
 
 /// Candidates written an image at most, best first.
 const MOST_CANDIDATES: usize = 100;
 
-/// Opens the bundle at `path`, or the one built in.
-///
-/// # Errors
-/// [`Class::Data`] with file and reason.
-pub fn open_bundle(path: Option<&Path>) -> Result<Bundle, Failure> {
-    let bundle = match path {
-        Some(path) => Bundle::open(path),
-        None => Bundle::from_tar(include_bytes!(concat!(env!("OUT_DIR"), "/bundle.tar"))),
-    };
-    bundle.map_err(|e| Failure::new(Class::Data, e.to_string()))
+/// Arguments of `scan`.
+#[derive(Debug, Args)]
+pub struct ScanArgs {
+    /// DICOM files, or folders that are searched for them
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Write the results as a JSON array of result documents (`-` is stdout; the table then goes to stderr)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write every candidate kept before the operating point as CSV, the evaluator's input
+    #[arg(long, value_name = "FILE.csv")]
+    pub candidates: Option<PathBuf>,
+    /// Write a key image with box and axes for every lesion
+    #[arg(long, value_name = "DIR")]
+    pub png: Option<PathBuf>,
+    /// Which engine: auto, tract, candle-cpu or candle-cuda
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = ["auto", "tract", "candle-cpu", "candle-cuda"])]
+    pub engine: String,
+    /// Model bundle (folder or .tar) instead of the built-in one
+    #[arg(long, value_name = "BUNDLE")]
+    pub model: Option<PathBuf>,
+    /// Report lesions from this calibrated score on (default: the bundle's operating point)
+    #[arg(long, value_name = "X", value_parser = calibrated_score)]
+    pub min_score: Option<f32>,
+    /// Analyse what eligibility would refuse, a single slice included
+    #[arg(long)]
+    pub force: bool,
+}
+
+pub(crate) fn calibrated_score(text: &str) -> Result<f32, String> {
+    let score: f32 = text.parse().map_err(|_| "a number is expected".to_owned())?;
+    // NaN is in no range.
+    if (0.0..=1.0).contains(&score) { Ok(score) } else { Err("a calibrated score lies between 0 and 1".into()) }
 }
 
 /// One stack and what came of it.
@@ -52,7 +76,7 @@ struct Done {
 /// [`Class::Data`] where nothing could be read or a series failed, [`Class::Io`] where a result could not be written.
 pub fn run(args: &ScanArgs) -> Result<(), Failure> {
     let series = read(&args.paths)?;
-    let bundle = Arc::new(open_bundle(args.model.as_deref())?);
+    let bundle = Arc::new(shipped::open(args.model.as_deref())?);
     let choice = select::choose(&bundle, &args.engine).map_err(|e| Failure::new(Class::Unavailable, e.to_string()))?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let analyst = Analyst::new(bundle, choice.engine, threads, args.min_score);
@@ -238,36 +262,6 @@ fn io(path: &Path, e: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Io, format!("{}: {e}", path.display()))
 }
 
-/// Facts of a series as documents carry them.
-#[must_use]
-pub fn series_facts(headers: &[SliceHeader], plan: Option<&StackPlan>, calling_ae: &str) -> SeriesFacts {
-    let first = headers.first();
-    SeriesFacts {
-        study_instance_uid: first.map(|h| h.study_instance_uid.clone()).unwrap_or_default(),
-        series_instance_uid: first.map(|h| h.series_instance_uid.clone()).unwrap_or_default(),
-        modality: first.map(|h| h.modality.clone()).unwrap_or_default(),
-        body_part: first.and_then(|h| h.body_part.clone()),
-        series_number: first.and_then(|h| h.series_number),
-        calling_ae: calling_ae.to_owned(),
-        slices: plan.map_or(headers.len(), |p| p.stack.slices.len()),
-        slice_spacing_mm: plan.map(|p| (p.stack.spacing_mm * 1000.0).round() / 1000.0),
-    }
-}
-
-/// Facts of the model as documents carry them.
-#[must_use]
-pub fn model_facts(analyst: &Analyst) -> ModelFacts {
-    let (engine, quantization) = analyst.engine();
-    let d = &analyst.bundle().description;
-    ModelFacts {
-        name: d.name.clone(),
-        version: d.version.clone(),
-        sha256: analyst.bundle().weights_sha256.clone(),
-        engine: engine.to_owned(),
-        quantization: quantization.to_owned(),
-    }
-}
-
 fn write_json(path: &Path, done: &[Done], analyst: &Analyst) -> Result<(), Failure> {
     let documents: Vec<ResultDocument> = done
         .iter()
@@ -279,11 +273,11 @@ fn write_json(path: &Path, done: &[Done], analyst: &Analyst) -> Result<(), Failu
                 key_image_png: None,
             });
             let result = SeriesResult {
-                series: series_facts(&d.headers, d.plan.as_ref(), ""),
+                series: SeriesFacts::of(&d.headers, d.plan.as_ref(), ""),
                 set_key: String::new(),
                 outcome: d.outcome.clone(),
                 lesions: lesions.collect(),
-                model: model_facts(analyst),
+                model: ModelFacts::of(analyst),
                 timing: Timing { analysed: d.milliseconds, ..Timing::default() },
             };
             ResultDocument::offline(&result)

@@ -11,12 +11,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::Timestamp;
 
 use crate::alert::journal::Journal;
-use crate::alert::{ReportedLesion, SeriesResult, Timing};
+use crate::alert::{ModelFacts, ReportedLesion, SeriesFacts, SeriesResult, Timing};
 use crate::analysis::{Analyst, Cache};
 use crate::lesion::keyimage;
 use crate::receive::spool::Spool;
 use crate::receive::{ReceiveEvent, StoredObject};
-use crate::scan::{model_facts, series_facts};
 use crate::series::collect::{Collector, Settled};
 use crate::series::eligibility::{StackPlan, plan};
 use crate::series::settle::Quiet;
@@ -207,7 +206,7 @@ impl Worker {
         let ms = |d: Duration| u64::try_from(d.saturating_sub(settled.arrived[0]).as_millis()).unwrap_or(u64::MAX);
         let headers = settled.set.headers();
         let calling = settled.set.members().map(|m| m.object.calling_ae.as_str()).find(|a| !a.is_empty()).unwrap_or_default();
-        let mut series = series_facts(&headers, plan.as_ref(), calling);
+        let mut series = SeriesFacts::of(&headers, plan.as_ref(), calling);
         // Where no header could be read the identifiers are those of the spool.
         if let Some(member) = settled.set.members().next() {
             series.study_instance_uid.clone_from(&member.object.study_instance_uid);
@@ -221,7 +220,7 @@ impl Worker {
             set_key: settled.set.key(),
             outcome,
             lesions,
-            model: model_facts(&self.analyst),
+            model: ModelFacts::of(&self.analyst),
             timing: Timing { last_slice: ms(settled.arrived[1]), settled: ms(begin), analysed: ms(now) },
         };
         let written = self.record(&result, settled, now);

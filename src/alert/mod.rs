@@ -7,8 +7,10 @@ pub mod journal;
 pub mod mqtt;
 pub mod policy;
 
+use crate::analysis::Analyst;
 use crate::lesion::Lesion;
-use crate::series::Outcome;
+use crate::series::eligibility::StackPlan;
+use crate::series::{Outcome, SliceHeader};
 
 /// The finished result of one version of one series, handed to the alert room by the wiring.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +63,24 @@ pub struct SeriesFacts {
     pub slice_spacing_mm: Option<f64>,
 }
 
+impl SeriesFacts {
+    /// Facts of a series as documents carry them.
+    #[must_use]
+    pub fn of(headers: &[SliceHeader], plan: Option<&StackPlan>, calling_ae: &str) -> Self {
+        let first = headers.first();
+        Self {
+            study_instance_uid: first.map(|h| h.study_instance_uid.clone()).unwrap_or_default(),
+            series_instance_uid: first.map(|h| h.series_instance_uid.clone()).unwrap_or_default(),
+            modality: first.map(|h| h.modality.clone()).unwrap_or_default(),
+            body_part: first.and_then(|h| h.body_part.clone()),
+            series_number: first.and_then(|h| h.series_number),
+            calling_ae: calling_ae.to_owned(),
+            slices: plan.map_or(headers.len(), |p| p.stack.slices.len()),
+            slice_spacing_mm: plan.map(|p| (p.stack.spacing_mm * 1000.0).round() / 1000.0),
+        }
+    }
+}
+
 /// The `model` object of every document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFacts {
@@ -74,6 +94,22 @@ pub struct ModelFacts {
     pub engine: String,
     /// `f32`, `int8`, …
     pub quantization: String,
+}
+
+impl ModelFacts {
+    /// Facts of the model as documents carry them.
+    #[must_use]
+    pub fn of(analyst: &Analyst) -> Self {
+        let (engine, quantization) = analyst.engine();
+        let d = &analyst.bundle().description;
+        Self {
+            name: d.name.clone(),
+            version: d.version.clone(),
+            sha256: analyst.bundle().weights_sha256.clone(),
+            engine: engine.to_owned(),
+            quantization: quantization.to_owned(),
+        }
+    }
 }
 
 /// The `timing_ms` object: milliseconds since the first slice was stored (0).

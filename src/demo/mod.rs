@@ -4,17 +4,18 @@
 pub mod sender;
 
 use std::io::{Cursor, Read};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use crossbeam_channel::RecvTimeoutError;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::alert::document::{Ack, Action, Event, ResultDocument};
 use crate::alert::mqtt::{Happened, Link, LinkOptions};
 use crate::appliance::Appliance;
-use crate::cli::DemoArgs;
 use crate::config::Config;
 use crate::error::{Class, Failure};
 
@@ -38,6 +39,26 @@ pub fn sample() -> std::io::Result<Vec<(String, Vec<u8>)>> {
         files.push((name, bytes));
     }
     Ok(files)
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Exit 0 once a subscriber received an alert; 1 with the reason when none came in time
+    #[arg(long)]
+    pub once: bool,
+    /// Keep the state folder and say where it is
+    #[arg(long)]
+    pub keep: bool,
+    /// Model bundle (folder or .tar) instead of the built-in one
+    #[arg(long, value_name = "BUNDLE")]
+    pub model: Option<PathBuf>,
+    /// Give up after this many seconds (with --once)
+    #[arg(long, value_name = "S", default_value_t = 180)]
+    pub limit_s: u64,
+    /// Pause between two slices, as a scanner makes
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub pause_ms: u64,
 }
 
 /// Runs the verb.

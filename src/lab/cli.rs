@@ -239,7 +239,7 @@ fn train(args: &TrainArgs) -> Result<(), Failure> {
         // Fails only where a pool exists already, which then is the caller's choice.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
-    let init = args.init.as_deref().map(|path| crate::scan::open_bundle(Some(path))).transpose()?;
+    let init = args.init.as_deref().map(|path| crate::shipped::open(Some(path))).transpose()?;
     let spec = init.as_ref().map_or_else(NetworkSpec::cpu, |bundle| bundle.description.network.clone());
     let rate = args.rate.unwrap_or(if init.is_some() { train::RATE * 0.3 } else { train::RATE });
     let sampler = sampler(&args.source)?;
