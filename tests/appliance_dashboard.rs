@@ -128,8 +128,8 @@ fn get(port: u16, path: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn ack(port: u16, alert: &str) -> String {
-    let body = "{\"action\":\"seen\"}";
+fn ack(port: u16, alert: &str, version: u32) -> String {
+    let body = json!({ "action": "seen", "version": version }).to_string();
     let head = format!("POST /api/alerts/{alert}/ack HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n");
     http(port, &format!("{head}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()))
 }
@@ -285,6 +285,7 @@ fn a_picture_belongs_to_one_version() {
     picture(broker, dir.path(), "a", 1, 300.0);
     let second = wait_for("the second picture", || Some(get(page, "/api/images/a/2/1")).filter(|r| r.starts_with("HTTP/1.1 200")));
     assert!(second.contains("box 300.0 50.0 340.0 90.0"));
+    assert!(ack(page, "a", 1).starts_with("HTTP/1.1 409"), "who looked at version 1 has not seen version 2");
 }
 
 #[test]
@@ -356,7 +357,7 @@ fn health_is_the_verdict() {
     verdict("503", "appliance is offline");
     event(broker, "a", "opened", 1, 1, &[100.0]);
     wait_for("the alert", || get(page, "/metrics").contains("\nlesionwatch_dashboard_open_alerts 1\n").then_some(()));
-    assert!(ack(page, "a").starts_with("HTTP/1.1 503"), "an answer that would be lost is not taken");
+    assert!(ack(page, "a", 1).starts_with("HTTP/1.1 503"), "an answer that would be lost is not taken");
     process.kill();
     verdict("503", "broker is not reached");
 }
@@ -446,6 +447,8 @@ fn silence_is_not_claimed_when_nothing_can_be_heard() {
     event(broker, "a", "opened", 1, 1, &[100.0, 200.0, 300.0]);
     visible(&browser, page, "document.getElementById('lost').hidden && document.querySelector('#open .alert')");
 
+    let title = browser.eval("return document.querySelector('#open .uid').title");
+    assert!(title.as_str().unwrap().contains(UID), "{title}");
     // A refusal that needs nothing done does not look like a problem; one that does, does.
     for (seq, code) in [(2, "localizer"), (3, "too_few_slices")] {
         let mut document = document("a", "result", 1, seq, &[]);

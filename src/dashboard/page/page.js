@@ -221,7 +221,7 @@ function draw() {
   for (const a of fresh) announced.add(a.event.event_id);
   if (fresh.length) say("announce", fresh.map((a) => "New alert, " + (isHigh(a.event.priority) ? "high" : "routine") + ": " + types(a.event.lesions)).join(". ") + ". " + waiting + " open.");
   // What had the focus moved, or is closed now: the next key must not hit another alert unseen.
-  if (document.activeElement !== focused && focused.isConnected) focused.focus({ preventScroll: true });
+  if (document.activeElement !== focused && focused?.isConnected) focused.focus({ preventScroll: true });
   else if (inCard && !inCard.isConnected && !$("viewer").open) $("open-title").focus({ preventScroll: true });
 }
 
