@@ -3,11 +3,12 @@
 pub mod reading_list;
 pub mod server;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, tick};
 use tokio::sync::watch;
 
 use self::reading_list::ReadingList;
@@ -17,12 +18,15 @@ use crate::alert::mqtt::{Happened, Link, LinkError, LinkOptions};
 /// Acknowledgements of people that wait for the broker.
 const ACKS: usize = 64;
 
+/// An event that its entry in the list of open alerts overtook comes within this; after that the appliance is asked for it.
+const ASK_AFTER: Duration = Duration::from_secs(1);
+
 /// What the page needs.
 #[derive(Debug, Clone)]
 pub struct DashboardOptions {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Broker; subscriptions are filled in here.
+    /// Broker; subscriptions are filled in here, and the client's name is made unique.
     pub link: LinkOptions,
     /// Atoms of the topics.
     pub site: String,
@@ -65,7 +69,7 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Starts subscribing and serving; `metrics` is the appliance's own part of `/metrics`.
+    /// Starts subscribing and serving; `metrics` is the appliance's own part of `/metrics`, empty for a page alone.
     ///
     /// # Errors
     /// [`DashboardError`].
@@ -77,7 +81,9 @@ impl Dashboard {
         let base = format!("lesionwatch/{}/{}", options.site, options.device);
         let filters = ["status", "alerts", "alerts/open", "results", "images/+/+"];
         let subscribe = filters.iter().map(|t| format!("{base}/{t}")).collect();
-        let (link, happened) = Link::open(LinkOptions { subscribe, will: None, ..options.link })?;
+        // Two pages of one device are two clients: with one name each would put the other off the broker.
+        let client_id = format!("{}-{}", options.link.client_id, uuid::Uuid::now_v7().simple());
+        let (link, happened) = Link::open(LinkOptions { client_id, subscribe, will: None, ..options.link })?;
         let (acks, ack_inbox) = bounded(ACKS);
         let (stop, stopped) = bounded(0);
         let (change, changed) = watch::channel(0);
@@ -91,7 +97,7 @@ impl Dashboard {
             title: format!("{} / {}", options.site, options.device),
             port: address.port(),
         };
-        let feed = Feed { base, link, list, change };
+        let feed = Feed { base, link, list, change, missed: HashSet::new(), asked: HashSet::new() };
         std::thread::Builder::new()
             .name("dashboard-feed".into())
             .spawn(move || feed.run(&happened, &ack_inbox, &stopped))
@@ -116,10 +122,15 @@ struct Feed {
     link: Link,
     list: Arc<Mutex<ReadingList>>,
     change: watch::Sender<u64>,
+    /// Stubs at the last look: alert and version.
+    missed: HashSet<(String, u32)>,
+    /// Boot id of the appliance, and the stubs whose details it was asked for.
+    asked: HashSet<(String, (String, u32))>,
 }
 
 impl Feed {
-    fn run(self, happened: &Receiver<Happened>, acks: &Receiver<Ack>, stopped: &Receiver<()>) {
+    fn run(mut self, happened: &Receiver<Happened>, acks: &Receiver<Ack>, stopped: &Receiver<()>) {
+        let looks = tick(ASK_AFTER);
         loop {
             crossbeam_channel::select! {
                 recv(happened) -> what => match what {
@@ -130,6 +141,7 @@ impl Feed {
                     Ok(ack) => self.say(&ack),
                     Err(_) => return,
                 },
+                recv(looks) -> _ => self.ask(),
                 recv(stopped) -> _ => return,
             }
         }
@@ -139,10 +151,16 @@ impl Feed {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, what: Happened) {
+    fn take(&mut self, what: Happened) {
         match what {
             Happened::Connected => self.list().connected = true,
-            Happened::Disconnected(_) => self.list().connected = false,
+            Happened::Disconnected(_) => {
+                // The question may have been lost with the connection.
+                self.asked.clear();
+                let mut list = self.list();
+                list.disconnects += u64::from(list.connected);
+                list.connected = false;
+            }
             Happened::Delivered(_) => return,
             Happened::Message { topic, payload } => self.message(&topic, &payload),
         }
@@ -153,7 +171,7 @@ impl Feed {
         let Some(below) = topic.strip_prefix(&format!("{}/", self.base)) else { return };
         let ignored = match below {
             "alerts" => serde_json::from_slice::<Event>(payload).map(|event| self.event(event)).err(),
-            "alerts/open" => serde_json::from_slice(payload).map(|list| self.list().open_list(&list)).err(),
+            "alerts/open" => serde_json::from_slice(payload).map(|list| self.list().open_list(list)).err(),
             "results" => serde_json::from_slice(payload).map(|document| self.list().result(document)).err(),
             "status" => serde_json::from_slice(payload).map(|status| self.list().status(status)).err(),
             image => {
@@ -185,6 +203,24 @@ impl Feed {
         if wants_answer {
             self.say(&ack);
         }
+    }
+
+    /// Asks once, for all of them, for the details of alerts that are open and not known here: this page was away, or has just started.
+    fn ask(&mut self) {
+        let (boot, stubs) = {
+            let list = self.list();
+            let Some(boot) = list.reachable().map(str::to_owned) else { return };
+            (boot, list.stubs().into_iter().map(|s| (s.alert_id.clone(), s.version)).collect::<HashSet<_>>())
+        };
+        let new = stubs.iter().any(|s| self.missed.contains(s) && !self.asked.contains(&(boot.clone(), s.clone())));
+        if new {
+            let request = serde_json::json!({ "since_seq": 0, "transaction": uuid::Uuid::now_v7() });
+            if self.link.publish(0, format!("{}/cmd/resend", self.base), request.to_string().into_bytes(), false) {
+                log::info!("dashboard asks for the details of open alerts count={}", stubs.len());
+                self.asked = stubs.iter().map(|s| (boot.clone(), s.clone())).collect();
+            }
+        }
+        self.missed = stubs;
     }
 
     fn say(&self, ack: &Ack) {

@@ -1,6 +1,6 @@
 //! HTTP: the page, its live events, acknowledgements, key images, health and metrics.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::reading_list::ReadingList;
 use super::{HEARTBEAT, Shared};
 use crate::alert::document::{Ack, Action, rfc3339};
 
@@ -46,9 +47,9 @@ pub fn serve(socket: std::net::TcpListener, shared: Shared, mut stop: watch::Rec
             .route("/events", get(move |state| events(state, pages)))
             .route("/api/alerts", get(alerts))
             .route("/api/alerts/{id}/ack", post(acknowledge))
-            .route("/api/images/{alert}/{number}", get(image))
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/metrics", get(|State(s): State<Shared>| async move { (s.metrics)() }))
+            .route("/api/images/{alert}/{version}/{number}", get(image))
+            .route("/healthz", get(health))
+            .route("/metrics", get(metrics))
             .layer(middleware::from_fn_with_state(shared.clone(), guard))
             .with_state(shared);
         let served = axum::serve(listener, app);
@@ -90,10 +91,38 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
     response
 }
 
+fn list(shared: &Shared) -> MutexGuard<'_, ReadingList> {
+    shared.list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn view(shared: &Shared) -> String {
-    let mut view = shared.list.lock().unwrap_or_else(PoisonError::into_inner).view();
+    let mut view = list(shared).view();
     view["title"] = shared.title.clone().into();
     view.to_string()
+}
+
+/// 200 while the appliance says `ok` or `degraded`, 503 where it says `failing` or cannot be heard.
+async fn health(State(shared): State<Shared>) -> impl IntoResponse {
+    let (verdict, reasons) = list(&shared).health();
+    let code = if verdict == "failing" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (code, headers, serde_json::json!({ "health": verdict, "reasons": reasons }).to_string())
+}
+
+/// The appliance's own part, if it runs here, and what the page knows.
+async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+    let mut out = (shared.metrics)();
+    let list = list(&shared);
+    for (name, kind, help, value) in [
+        ("broker_connected", "gauge", "1 while the page reaches the broker", u64::from(list.connected)),
+        ("broker_disconnects_total", "counter", "connections of the page to the broker that ended", list.disconnects),
+        ("appliance_heard", "gauge", "1 while the appliance is online, as far as the page can tell", u64::from(list.lost().is_none())),
+        ("open_alerts", "gauge", "open alerts that the page shows", list.open_count() as u64),
+    ] {
+        let name = format!("lesionwatch_dashboard_{name}");
+        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out)
 }
 
 async fn alerts(State(shared): State<Shared>) -> impl IntoResponse {
@@ -135,6 +164,8 @@ async fn events(State(shared): State<Shared>, pages: std::sync::Arc<tokio::sync:
 #[derive(Deserialize)]
 struct Acknowledgement {
     action: Action,
+    /// What the reader looked at; without it the present version is meant.
+    version: Option<u32>,
     #[serde(default)]
     by: String,
 }
@@ -147,8 +178,17 @@ async fn acknowledge(State(shared): State<Shared>, Path(alert_id): Path<String>,
         Ok(r) => r,
         Err(e) => return (StatusCode::BAD_REQUEST, format!("{e}\n")).into_response(),
     };
-    let version = shared.list.lock().unwrap_or_else(PoisonError::into_inner).version(&alert_id);
+    let (version, lost) = {
+        let list = list(&shared);
+        (list.version(&alert_id), list.lost())
+    };
     let Some(version) = version else { return (StatusCode::NOT_FOUND, "no such alert\n").into_response() };
+    if request.version.is_some_and(|v| v != version) {
+        return (StatusCode::CONFLICT, "the alert has a newer version; look at that first\n").into_response();
+    }
+    if let Some(lost) = lost {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{lost}\n")).into_response();
+    }
     let ack = Ack {
         alert_id,
         version,
@@ -164,10 +204,11 @@ async fn acknowledge(State(shared): State<Shared>, Path(alert_id): Path<String>,
     }
 }
 
-async fn image(State(shared): State<Shared>, Path((alert, number)): Path<(String, u32)>) -> Response {
-    let png = shared.list.lock().unwrap_or_else(PoisonError::into_inner).png(&alert, number).map(<[u8]>::to_vec);
+/// Never stored: the browser asks for a picture under the version it shows, and only that one is answered.
+async fn image(State(shared): State<Shared>, Path((alert, version, number)): Path<(String, u32, u32)>) -> Response {
+    let png = list(&shared).png(&alert, version, number).map(<[u8]>::to_vec);
     match png {
-        Some(png) => ([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "private, max-age=3600")], png).into_response(),
+        Some(png) => ([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")], png).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

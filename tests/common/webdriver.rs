@@ -31,6 +31,12 @@ fn request(port: u16, method: &str, path: &str, body: &Value) -> Option<Value> {
     serde_json::from_slice(&body).ok()
 }
 
+/// Keys that have no character, as WebDriver names them.
+pub const TAB: &str = "\u{E004}";
+pub const ENTER: &str = "\u{E007}";
+pub const ESCAPE: &str = "\u{E00C}";
+pub const RIGHT: &str = "\u{E014}";
+
 impl Browser {
     pub fn start() -> Self {
         let port = free_port();
@@ -79,6 +85,11 @@ impl Browser {
     pub fn press(&self, key: &str) {
         let actions = json!({ "actions": [{ "type": "key", "id": "k", "actions": [{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }] }] });
         self.call("actions", &actions);
+    }
+
+    /// A command of the DevTools protocol: screen sizes and colour schemes that a person may have.
+    pub fn devtools(&self, command: &str, parameters: &Value) {
+        self.call("goog/cdp/execute", &json!({ "cmd": command, "params": parameters }));
     }
 
     /// PNG bytes in base64.
