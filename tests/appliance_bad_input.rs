@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Rig, Subscriber, check_schema, free_port, mosquitto, run, series, store, tiny_bundle, tool, wait_for};
+use dicom_ul::pdu::{AssociationRQ, Pdu, PresentationContextProposed, write_pdu};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -35,6 +36,13 @@ fn what_cannot_start_says_why_and_exits_with_its_class() {
 
     let (code, text) = refused(dir.path(), "[dicom]\nlisen = \"127.0.0.1:0\"\n");
     assert!(code == 78 && text.contains("line 2") && text.contains("`listen`"), "{code} {text}");
+
+    for open in
+        ["[dashboard]\nlisten = \"0.0.0.0:8080\"", "[mqtt]\nembedded_listen = \"0.0.0.0:1883\"", "[mqtt]\nurl = \"mqtt://u:hunter2@h\""]
+    {
+        let (code, text) = refused(dir.path(), open);
+        assert!(code == 78 && !text.contains("hunter2"), "{open}: {code} {text}");
+    }
 
     let (code, text) = refused(dir.path(), &format!("{}[mqtt]\nembedded_listen = \"{taken}\"\n", free()));
     assert!(code == 69 && text.contains(&taken.to_string()) && text.contains("embedded_listen"), "{code} {text}");
@@ -98,6 +106,38 @@ fn strangers_on_the_port_cost_nothing() {
 }
 
 #[test]
+fn a_peer_writes_no_lines_into_the_log() {
+    let port = free_port();
+    let dir = tempfile::tempdir().unwrap();
+    let _broker = mosquitto(dir.path(), port);
+    let rig = Rig::without_page(port, "");
+    let forged = "1.2\nFORGED association released \u{1b}[2J";
+    let context = |id| PresentationContextProposed {
+        id,
+        abstract_syntax: forged.into(),
+        transfer_syntaxes: vec![forged.into(), "1.2.840.10008.1.2".into()],
+    };
+    let request = Pdu::AssociationRQ(AssociationRQ {
+        protocol_version: 1,
+        calling_ae_title: "CT".into(),
+        called_ae_title: "LESIONWATCH".into(),
+        application_context_name: "1.2.840.10008.3.1.1.1".into(),
+        presentation_contexts: (0..100).map(|n| context(2 * n + 1)).collect(),
+        user_variables: Vec::new(),
+    });
+    let mut bytes = Vec::new();
+    write_pdu(&mut bytes, &request).unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", rig.dicom)).unwrap();
+    stream.write_all(&bytes).unwrap();
+    assert!(stream.read(&mut [0; 16]).unwrap() > 0);
+    drop(stream);
+    let log = wait_for("the end of the association", || Some(rig.log()).filter(|l| l.contains("calling=\"CT\"")));
+    assert!(log.contains("presentation context refused") && log.contains("refused more="), "{log}");
+    assert!(!log.contains('\u{1b}') && !log.lines().any(|l| l.starts_with("FORGED")), "{log}");
+    assert!(log.lines().filter(|l| l.contains("presentation context")).count() < 12, "{log}");
+}
+
+#[test]
 fn associations_over_the_limit_are_rejected_and_come_back() {
     let port = free_port();
     let dir = tempfile::tempdir().unwrap();
@@ -129,7 +169,9 @@ fn damaged_series_end_in_a_stated_outcome() {
             assert!(ok, "{text}");
         }
     };
-    let cases: [(&str, &[&str], &str, &str); 5] = [
+    let words = format!("Modality={}", "free text ".repeat(2_700));
+    let cases: [(&str, &[&str], &str, &str); 6] = [
+        ("words", &["-m", &words], "not_analysed", "not_ct"),
         ("mr", &["-m", "Modality=MR"], "not_analysed", "not_ct"),
         ("flat", &["-e", "PixelSpacing"], "not_analysed", "no_geometry"),
         ("nohu", &["-e", "RescaleSlope"], "not_analysed", "no_rescale"),
@@ -152,4 +194,39 @@ fn damaged_series_end_in_a_stated_outcome() {
     let (_, text) = store(rig.dicom, &files);
     assert!(text.contains("C000") || text.contains("annot") || rig.log().contains("Series Instance UID is missing"), "{text}");
     assert_eq!(rig.spooled().len(), before);
+}
+
+#[test]
+fn an_auto_forward_rule_never_fails_on_a_class() {
+    let port = free_port();
+    let dir = tempfile::tempdir().unwrap();
+    let _broker = mosquitto(dir.path(), port);
+    let subscriber = Subscriber::new(port);
+    let rig = Rig::without_page(port, "[series]\nquiet_min_s = 0.5");
+    // Siemens CSA Non-Image and GE's private 3-D model in a study; a palette and a hanging protocol belong to no study.
+    for (name, class, in_a_study) in [
+        ("csa", "1.3.12.2.1107.5.9.1", true),
+        ("ge", "1.2.840.113619.4.26", true),
+        ("beams", "1.2.840.10008.5.1.4.34.7", true),
+        ("palette", "1.2.840.10008.5.1.4.39.1", false),
+        ("hanging", "1.2.840.10008.5.1.4.38.1", false),
+    ] {
+        let (mut files, uid) = series(dir.path(), name, 100);
+        files.truncate(1);
+        let mut modify = tool("dcmodify");
+        modify.args(["-nb", "-m", &format!("SOPClassUID={class}"), "-e", "PixelData", "-e", "BitsAllocated"]);
+        if !in_a_study {
+            modify.args(["-e", "StudyInstanceUID", "-e", "SeriesInstanceUID"]);
+        }
+        let (ok, text) = run(modify.arg(&files[0]));
+        assert!(ok, "{text}");
+        let (ok, text) = run(tool("dcmsend").args(["-v", "-nuc", "-aec", "LESIONWATCH", "127.0.0.1", &rig.dicom.to_string()]).args(&files));
+        assert!(ok && text.contains("with status SUCCESS  : 1"), "{name}: {text}\n{}", rig.log());
+        if in_a_study {
+            let result = wait_for(&format!("the outcome of {name}"), || subscriber.results(&uid).pop());
+            assert_eq!((&result["outcome"], &result["reason"]["code"]), (&"not_analysed".into(), &"no_pixels".into()), "{result:#}");
+        } else {
+            assert!(rig.log().contains(&format!("reason=of_no_patient class={class}")), "{}", rig.log());
+        }
+    }
 }
