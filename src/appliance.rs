@@ -181,13 +181,18 @@ impl Appliance {
         &self.watch.engine
     }
 
+    /// One look at the health verdict.
+    pub fn tend(&self) {
+        self.watch.say();
+    }
+
     /// Looks after the health verdict until `stop` is set. `hang_up` is SIGHUP's flag: the signal must not end the daemon, and says what it cannot do.
     pub fn tend_until(&self, stop: &AtomicBool, hang_up: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             if hang_up.swap(false, Ordering::Relaxed) {
                 log::warn!("SIGHUP: nothing can be reloaded yet; restart the service to apply a changed configuration");
             }
-            self.watch.say();
+            self.tend();
             std::thread::park_timeout(HEALTH_EVERY);
         }
     }

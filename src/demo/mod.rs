@@ -130,6 +130,7 @@ fn watch(
     let deadline = pushed + Duration::from_secs(args.limit_s);
     let mut alerts = 0;
     while !stop.load(Ordering::Relaxed) {
+        appliance.tend();
         match happened.recv_timeout(Duration::from_millis(200)) {
             Ok(Happened::Message { topic, payload }) if topic.ends_with("/alerts") => {
                 let Ok(event) = serde_json::from_slice::<Event>(&payload) else { continue };
