@@ -224,7 +224,17 @@ fn what_cannot_be_used_has_its_reason() {
     let objects = highdicom();
     let at = |name: &str| objects.path().join(name);
     let whole = std::fs::read(at("scoord").join("object.dcm")).unwrap();
-    for (name, bytes) in [("corrupt.dcm", &whole[..whole.len() / 2]), ("garbage.bin", &[0x42; 4000][..]), ("empty.dcm", &[][..])] {
+    // A content tree that never ends would overflow a parser's stack, and end the whole run.
+    let content = whole.windows(4).position(|w| w == [0x40, 0, 0x30, 0xa7]).unwrap();
+    let level = [&[0x40, 0, 0x30, 0xa7][..], b"SQ\0\0", &[0xff; 4], &[0xfe, 0xff, 0, 0xe0], &[0xff; 4]].concat();
+    let endless = [&whole[..content], &level.repeat(50_000)].concat();
+    let bad = [
+        ("corrupt.dcm", &whole[..whole.len() / 2]),
+        ("garbage.bin", &[0x42; 4000][..]),
+        ("empty.dcm", &[][..]),
+        ("endless.dcm", &endless[..]),
+    ];
+    for (name, bytes) in bad {
         std::fs::create_dir(at(name)).unwrap();
         std::fs::write(at(name).join(name), bytes).unwrap();
     }
@@ -242,6 +252,7 @@ fn what_cannot_be_used_has_its_reason() {
         ("corrupt.dcm", "unreadable"),
         ("garbage.bin", "unreadable"),
         ("empty.dcm", "unreadable"),
+        ("endless.dcm", "unreadable"),
     ];
     for (name, reason) in expected {
         let mined = mine(&[at(name)], &[sample(), at("coronal-image")]);

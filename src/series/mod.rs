@@ -4,6 +4,7 @@
 pub mod collect;
 pub mod eligibility;
 pub mod header;
+pub mod nesting;
 pub mod part10;
 pub mod settle;
 pub mod stack;

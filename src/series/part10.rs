@@ -9,6 +9,8 @@ use dicom_core::Tag;
 use dicom_object::meta::FileMetaTableBuilder;
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
 
+use super::nesting::Guard;
+
 /// No element of the file meta information is as long as this (0002,0102 aside, which is private to its writer).
 const MOST_META_VALUE: u32 = 64 * 1024;
 
@@ -29,7 +31,8 @@ pub fn open(path: &Path, until: Option<Tag>) -> Result<DefaultDicomObject, Strin
         .build()
         .and_then(|table| table.write(&mut clean))
         .map_err(|e| e.to_string())?;
-    let stream = Cursor::new(clean).chain(Cursor::new(meta.ahead)).chain(reader);
+    let data_set = Guard::new(Cursor::new(meta.ahead).chain(reader), &meta.transfer_syntax);
+    let stream = Cursor::new(clean).chain(data_set);
     let options = match until {
         Some(tag) => OpenFileOptions::new().read_until(tag),
         None => OpenFileOptions::new(),
