@@ -140,7 +140,7 @@ impl Measured {
             .filter_map(|set| axis_error(set, errors.iter().filter(|(s, _)| s == set).map(|(_, e)| *e).collect()))
             .collect();
         if long_axis.len() > 1 {
-            long_axis.extend(axis_error(super::report::POOLED, errors.iter().map(|(_, e)| *e).collect()));
+            long_axis.extend(axis_error(super::tables::POOLED, errors.iter().map(|(_, e)| *e).collect()));
         }
         let calibration = bins(&scored);
         let distance = |b: &Bin| Some(b.n as f64 * (b.mean_score? - b.share_true?).abs());

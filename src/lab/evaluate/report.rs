@@ -9,11 +9,9 @@ use serde::Serialize;
 use super::bootstrap::Sample;
 use super::froc::{AT, AT_VOLUME, Matched, Rule, match_image, read_off};
 use super::measured::Measured;
-use super::tables::{Counts, Slice, Study};
+use super::tables::{Counts, POOLED, Slice, Study};
 use super::tally::{Found, Scope, Size, Tally, Unit, tallies};
 
-/// Name of the row of all sets together.
-pub const POOLED: &str = "pooled";
 /// Points of a drawn curve.
 const CURVE_POINTS: usize = 57;
 /// A drawn curve begins at this share of the first point that is reported.

@@ -9,8 +9,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::froc::Image;
-use super::report::POOLED;
 use super::sheet::{InputError, Sheet};
+
+/// Name of the row of all sets together.
+pub const POOLED: &str = "pooled";
 
 /// Kinds of truth box: a tight box of a mask, which `pad` grows, and RECIST end points grown by 5 px already (DeepLesion's).
 const BOX_KINDS: [&str; 3] = ["mask", "recist5", ""];
