@@ -99,7 +99,8 @@ struct Collected {
     contiguous: bool,
     /// Its open association has begun another series.
     overtaken: bool,
-    settled_key: Option<String>,
+    /// Handed out as it is; a new object reopens it.
+    settled: bool,
     /// Settled, but the result could not be written: once more from then on.
     again_at: Option<Duration>,
 }
@@ -144,10 +145,10 @@ impl Collector {
             associations: Vec::new(),
             contiguous: false,
             overtaken: false,
-            settled_key: None,
+            settled: false,
             again_at: None,
         });
-        if series.settled_key.is_some() {
+        if series.settled {
             series.settling.start_over();
         }
         series.overtaken = false;
@@ -157,7 +158,7 @@ impl Collector {
         }
         let new = series.set.insert(Member { object, header });
         if new {
-            series.last = now;
+            (series.last, series.settled, series.again_at) = (now, false, None);
         }
         new
     }
@@ -174,7 +175,7 @@ impl Collector {
     }
 
     fn due_of(series: &Collected) -> Option<Duration> {
-        if series.settled_key.as_deref() == Some(&series.set.key()) {
+        if series.settled {
             return series.again_at;
         }
         series.settling.due(series.contiguous, series.associations.len() > 1, series.overtaken)
@@ -191,8 +192,7 @@ impl Collector {
         let mut all = Vec::new();
         for (uid, series) in &mut self.series {
             if Self::due_of(series).is_some_and(|due| due <= now) {
-                series.settled_key = Some(series.set.key());
-                series.again_at = None;
+                (series.settled, series.again_at) = (true, None);
                 all.push(Settled { series_instance_uid: uid.clone(), set: series.set.clone(), arrived: [series.first, series.last] });
             }
         }
@@ -203,7 +203,7 @@ impl Collector {
 
     /// Sets that are not complete yet, the busiest last: what can be worked on meanwhile.
     pub fn open(&self) -> impl Iterator<Item = (&String, &SeriesSet)> {
-        self.series.iter().filter(|(_, s)| s.again_at.is_none() && Self::due_of(s).is_some()).map(|(uid, s)| (uid, &s.set))
+        self.series.iter().filter(|(_, s)| !s.settled && Self::due_of(s).is_some()).map(|(uid, s)| (uid, &s.set))
     }
 
     /// The result of a settled series could not be written: it is due again at `at`, unless slices come before.
@@ -216,7 +216,7 @@ impl Collector {
     /// A series recovered from the spool whose result is known already: late slices find it, nothing is due.
     pub fn mark_known(&mut self, series_instance_uid: &str) {
         if let Some(series) = self.series.get_mut(series_instance_uid) {
-            series.settled_key = Some(series.set.key());
+            series.settled = true;
         }
     }
 
@@ -227,7 +227,7 @@ impl Collector {
     }
 
     fn forget_old(&mut self) {
-        let done = |s: &Collected| s.settled_key.is_some() && Self::due_of(s).is_none();
+        let done = |s: &Collected| s.settled && s.again_at.is_none();
         while self.series.values().filter(|s| done(s)).count() > MOST_SETTLED {
             let oldest = self.series.iter().filter(|(_, s)| done(s)).min_by_key(|(_, s)| s.last).map(|(uid, _)| uid.clone());
             match oldest {
@@ -297,6 +297,24 @@ mod tests {
         assert!(c.due(Duration::from_secs(4)).is_empty());
         assert_eq!(c.due(Duration::from_secs(5)), first);
         assert!(c.due(Duration::from_secs(500)).is_empty());
+    }
+
+    /// A re-send has a rhythm of its own from its first slice on; the pause before it is no part of that.
+    #[test]
+    fn a_reopened_series_follows_the_rhythm_of_its_late_slices() {
+        let mut c = Collector::new(QUIET);
+        for h in even(10, 2.0) {
+            put(&mut c, &h, 1, Duration::ZERO);
+        }
+        c.association_ended(1, true, Duration::ZERO);
+        assert_eq!(c.due(Duration::ZERO).len(), 1);
+        let late = Duration::from_secs(600);
+        for i in 0..3u32 {
+            let now = late + Duration::from_secs(3) * i;
+            put(&mut c, &slice(20 + i as i32, -80.0 + 2.0 * f64::from(i)), 2 + u64::from(i), now);
+            c.association_ended(2 + u64::from(i), true, now);
+        }
+        assert_eq!(c.next_deadline(), Some(late + Duration::from_secs(6 + 4 * 3)));
     }
 
     #[test]
