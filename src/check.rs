@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::{Broker, Config};
 use crate::detect::select;
 use crate::error::{Class, Failure};
+use crate::receive::spool::free_bytes;
 use crate::shipped;
 use crate::tenancy::Tenancy;
 
@@ -73,7 +74,7 @@ fn state(config: &Config) -> Result<String, Failure> {
         return Err(advice(&"is not a folder"));
     }
     rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).map_err(|e| advice(&e))?;
-    let free_mib = rustix::fs::statvfs(there).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize) >> 20);
+    let free_mib = free_bytes(there) >> 20;
     if free_mib <= config.state.reserve_mib {
         return Err(Failure::new(
             Class::Io,

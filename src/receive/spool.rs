@@ -72,7 +72,7 @@ impl Spool {
     /// Free bytes of the file system; `u64::MAX` where that cannot be told.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
-        rustix::fs::statvfs(&self.dir).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize))
+        free_bytes(&self.dir)
     }
 
     /// Begins an object.
@@ -131,6 +131,12 @@ impl Spool {
         let _ = fs::remove_dir(study);
         Ok(())
     }
+}
+
+/// Free bytes of the file system that holds `path`; `u64::MAX` where that cannot be told.
+#[must_use]
+pub fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize))
 }
 
 /// The whole objects of one folder.

@@ -177,7 +177,7 @@ impl Sampler {
         let pixel_mm = f64::from(SLOT_MM) * zoom;
         let first = (wanted > 0).then(|| pick(rng, &kinds));
         let image_place = match first {
-            Some(kind) => place_of(rng, places, self.kinds[kind].site)?,
+            Some(kind) => *choose(rng, places.of(self.kinds[kind].site))?,
             None => {
                 let b = places.body?;
                 [rng.random_range(b.x1..=b.x2) as u16, rng.random_range(b.y1..=b.y2) as u16]
@@ -211,7 +211,7 @@ impl Sampler {
         }
         for n in 0..wanted {
             let kind = &self.kinds[if n == 0 { first? } else { pick(rng, &kinds) }];
-            let place = if n == 0 { image_place } else { place_of(rng, places, kind.site)? };
+            let place = if n == 0 { image_place } else { *choose(rng, places.of(kind.site))? };
             let place = to_crop(place);
             if !place.iter().all(|v| (6.0..CROP as f32 - 6.0).contains(v)) {
                 continue;
@@ -407,11 +407,6 @@ fn pick(rng: &mut StdRng, weights: &[f32]) -> usize {
         at -= w;
     }
     weights.len().saturating_sub(1)
-}
-
-/// A place of the kind.
-fn place_of(rng: &mut StdRng, places: &Sites, site: Site) -> Option<[u16; 2]> {
-    choose(rng, places.of(site)).copied()
 }
 
 fn choose<'a, T>(rng: &mut StdRng, all: &'a [T]) -> Option<&'a T> {

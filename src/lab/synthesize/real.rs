@@ -181,7 +181,7 @@ impl RealLesion {
         let margin_crop = MARGIN_PX.max(2.0 / self.pixel_mm);
         for (plane, offset) in planes.hu.iter_mut().zip(&planes.offsets_mm) {
             let z = self.sections[key].z_mm + offset;
-            let section = self.sections.iter().min_by(|a, b| (a.z_mm - z).abs().total_cmp(&(b.z_mm - z).abs()))?;
+            let section = self.nearest(z)?;
             let b = section.outline.unwrap_or(outline);
             let (mx, my) = ((b[0] + b[2]) / 2.0, (b[1] + b[3]) / 2.0);
             let (rx, ry) = ((b[2] - b[0]) / 2.0 + 1.0, (b[3] - b[1]) / 2.0 + 1.0);
@@ -210,10 +210,7 @@ impl RealLesion {
         }
         let half = [(outline[2] - outline[0] + 1.0) / 2.0 / scale, (outline[3] - outline[1] + 1.0) / 2.0 / scale];
         let [hx, hy] = if turn % 2 == 0 { half } else { [half[1], half[0]] };
-        let c = [centre[0].floor(), centre[1].floor()];
-        // Half a pixel: outlines are inclusive pixel indices.
-        let box_px = [c[0] - hx + 0.5 - margin, c[1] - hy + 0.5 - margin, c[0] + hx - 0.5 + margin, c[1] + hy - 0.5 + margin];
-        Some(Truth { box_px, lesion_type: self.lesion_type, axes_px: None, angle_rad: 0.0 })
+        Some(self.truth([centre[0].floor(), centre[1].floor()], [hx, hy], margin))
     }
 
     /// Puts the lesion with all that was photographed round it somewhere into the crop, scaled and mirrored. Its surroundings were not searched for
@@ -238,7 +235,7 @@ impl RealLesion {
         let mut patch = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
         for (plane, offset) in planes.hu.iter_mut().zip(&planes.offsets_mm) {
             let z = self.sections[key].z_mm + offset;
-            let section = self.sections.iter().min_by(|a, b| (a.z_mm - z).abs().total_cmp(&(b.z_mm - z).abs()))?;
+            let section = self.nearest(z)?;
             let (width, height) = (section.width as f32 - 1.0, section.height as f32 - 1.0);
             for y in 0..size {
                 for x in 0..size {
@@ -252,11 +249,19 @@ impl RealLesion {
                 }
             }
         }
-        let (x, y, [hx, hy]) = (centre[0], centre[1], half);
+        Some((self.truth(centre, half, margin), [patch[0] - FADE_PX, patch[1] - FADE_PX, patch[2] + FADE_PX, patch[3] + FADE_PX]))
+    }
+
+    /// The section nearest to `z_mm`.
+    fn nearest(&self, z_mm: f32) -> Option<&Section> {
+        self.sections.iter().min_by(|a, b| (a.z_mm - z_mm).abs().total_cmp(&(b.z_mm - z_mm).abs()))
+    }
+
+    /// The truth of an outline that lies at `centre` and reaches `half` to each side, crop pixels.
+    fn truth(&self, [x, y]: [f32; 2], [hx, hy]: [f32; 2], margin: f32) -> Truth {
         // Half a pixel: outlines are inclusive pixel indices.
         let box_px = [x - hx + 0.5 - margin, y - hy + 0.5 - margin, x + hx - 0.5 + margin, y + hy - 0.5 + margin];
-        let truth = Truth { box_px, lesion_type: self.lesion_type, axes_px: None, angle_rad: 0.0 };
-        Some((truth, [patch[0] - FADE_PX, patch[1] - FADE_PX, patch[2] + FADE_PX, patch[3] + FADE_PX]))
+        Truth { box_px, lesion_type: self.lesion_type, axes_px: None, angle_rad: 0.0 }
     }
 
     /// Long side of the key outline, mm.
