@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::synthesize::{Sampler, preview, real};
+use super::synthesize::{Sampler, hard, preview, real};
 use super::{dataset, evaluate, export, mine, train};
 use crate::detect::network::NetworkSpec;
 use crate::error::{Class, Failure};
@@ -80,6 +80,9 @@ struct Source {
     /// Share of lung, fat and muscle lesions that are real ones
     #[arg(long, value_name = "X", default_value_t = 0.4)]
     real_share: f64,
+    /// Places that a detector took for lesions, shown more often: CSV of `lesionwatch scan --force --candidates` over the folder of --ct
+    #[arg(long, value_name = "FILE.csv")]
+    hard: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -222,7 +225,12 @@ fn sampler(source: &Source) -> Result<Sampler, Failure> {
     let lesions = source.lesions.as_deref().map(real::read).transpose()?.unwrap_or_default();
     let slices: usize = scans.iter().map(|s| s.slices.len()).sum();
     eprintln!("{} scans, {slices} slices, {} real lesions", scans.len(), lesions.len());
-    Sampler::new(scans, lesions, source.real_share).map_err(|e| Failure::new(Class::Internal, format!("table.toml: {e}")))
+    let hard = source.hard.as_deref().map(|path| hard::read(path, &scans)).transpose()?.unwrap_or_default();
+    if source.hard.is_some() {
+        eprintln!("{} false alarms", hard.len());
+    }
+    let sampler = Sampler::new(scans, lesions, source.real_share).map_err(|e| Failure::new(Class::Internal, format!("table.toml: {e}")))?;
+    Ok(sampler.with_false_alarms(hard))
 }
 
 fn synthesize(args: &SynthesizeArgs) -> Result<(), Failure> {

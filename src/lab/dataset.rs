@@ -30,6 +30,8 @@ pub struct ScanSlice {
     pub body: PixelBox,
     /// Regions with real, unmarked disease: neither lesion nor background.
     pub disease: Vec<Disease>,
+    /// SOP Instance UID.
+    pub sop_uid: String,
     /// File number (`NNNN.dcm`).
     pub number: u32,
 }
@@ -96,7 +98,10 @@ fn slice(path: &Path, disease: Option<&Vec<(u32, u32, Disease)>>) -> Result<(Ima
     let number = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok()).unwrap_or(0);
     let disease = disease.into_iter().flatten().filter(|(first, last, _)| (*first..=*last).contains(&number)).map(|d| d.2).collect();
     let body = body_box(&image);
-    Ok((ImageGrid { rows: image.rows, cols: image.cols, spacing_mm }, ScanSlice { image, z_mm, body, disease, number }))
+    Ok((
+        ImageGrid { rows: image.rows, cols: image.cols, spacing_mm },
+        ScanSlice { image, z_mm, body, disease, sop_uid: header.sop_instance_uid.to_string(), number },
+    ))
 }
 
 /// Rows `series,first,last,x1,y1,x2,y2,what,…` by series; `what` of a whole organ begins with the word "whole".

@@ -85,7 +85,7 @@ pub fn run(folder: &Path, sampler: &Sampler, series: &Path, about: &About, out: 
         format!("| {name} | {s} |\n")
     };
     let card = format!(
-        "{}\n## Training run\n\n{} steps, {} samples, {:.0} minutes.\n\n## Synthetic lesions in {} (kept out of training)\n\nSensitivity (%) at false positives a 205 mm crop, IoU > 0.5, {VALIDATION_CROPS} crops each:\n\n| crops | {} |\n|---|{}\n{}{}\nDefault operating point: calibrated score {score:.3}, chosen so that the validation series as it is, in which no lesion is marked, gets at most {MOST_FLAGGED} flags; there {:.2} false positives a crop and {:.0} % sensitivity on its synthetic lesions. The scores of the strongest flags in that series: {}.\n",
+        "{}\n## Training run\n\n{} steps, {} samples, {:.0} minutes.\n\n## Synthetic lesions in {} (kept out of training)\n\nSensitivity (%) at false positives a 205 mm crop, IoU > 0.5, {VALIDATION_CROPS} crops each:\n\n| crops | {} |\n|---|{}\n{}{}\nDefault operating point: calibrated score {score:.3}, chosen so that the validation series as it is, in which no lesion is marked, gets at most {MOST_FLAGGED} flags; there {:.2} false positives a crop and {:.0} % sensitivity on its synthetic lesions. The scores of the strongest flags in that series: {}.\n\nType of the lesions found there (IoU > 0.5, at any score), {} of {} right:\n\n{}",
         about.card,
         progress.steps,
         progress.samples,
@@ -98,6 +98,9 @@ pub fn run(folder: &Path, sampler: &Sampler, series: &Path, about: &About, out: 
         description.operating_points[0].fp_per_image,
         description.operating_points[0].sensitivity * 100.0,
         flagged.iter().take(6).map(|s| format!("{s:.3}")).collect::<Vec<_>>().join(", "),
+        context.confusion.right(),
+        context.confusion.n(),
+        context.confusion.markdown(),
     );
     Bundle::write(out, description, &weights, &card, &mut engine).map_err(internal)
 }

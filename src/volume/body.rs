@@ -21,6 +21,18 @@ impl PixelBox {
     pub fn union(self, other: Self) -> Self {
         Self { x1: self.x1.min(other.x1), y1: self.y1.min(other.y1), x2: self.x2.max(other.x2), y2: self.y2.max(other.y2) }
     }
+
+    /// Whether a point lies in it.
+    #[must_use]
+    pub fn holds(self, point: [f64; 2]) -> bool {
+        self.is_near(point, [0.0; 2])
+    }
+
+    /// Whether a point lies in it or within `reach` (x, y) of it.
+    #[must_use]
+    pub fn is_near(self, [x, y]: [f64; 2], [dx, dy]: [f64; 2]) -> bool {
+        (self.x1 as f64 - dx..=self.x2 as f64 + dx).contains(&x) && (self.y1 as f64 - dy..=self.y2 as f64 + dy).contains(&y)
+    }
 }
 
 /// Tissue against air.

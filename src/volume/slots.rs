@@ -102,6 +102,12 @@ pub fn grid(positions_mm: &[f64], spacing_mm: f64) -> SlotGrid {
 }
 
 impl SlotGrid {
+    /// The slot nearest to a position.
+    #[must_use]
+    pub fn at(&self, z_mm: f64) -> Option<usize> {
+        (0..self.slots.len()).min_by(|a, b| (self.slots[*a].z_mm - z_mm).abs().total_cmp(&(self.slots[*b].z_mm - z_mm).abs()))
+    }
+
     /// The `context` slots round slot `at`, lowest first; beyond the ends, and across a gap, the slot itself or the last one before stands in.
     #[must_use]
     pub fn window(&self, at: usize, context: usize) -> Vec<usize> {

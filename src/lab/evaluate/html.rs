@@ -5,6 +5,7 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::confusion::Confusion;
 use super::froc::{AT, Rule};
 use super::gallery::{AT_FALSE_POSITIVES, Gallery, Picture, Tile};
 use super::measured::Measured;
@@ -27,6 +28,7 @@ pub fn page(title: &str, report: &Report, study: &Study, gallery: &Gallery) -> S
     );
     preface(&mut out, report);
     report.row_sets().into_iter().for_each(|set| section(&mut out, set, report));
+    confusion(&mut out, &report.confusion);
     if let Some(m) = &report.measured {
         measured(&mut out, m);
     }
@@ -114,6 +116,24 @@ fn table(out: &mut String, rows: &[&Row]) {
         let _ = write!(out, r#"<tr><td class="left">{what}</td><td>{}</td>{cells}</tr>"#, row.n);
     }
     *out += "</tbody></table>";
+}
+
+fn confusion(out: &mut String, confusion: &Confusion) {
+    if confusion.n() == 0 {
+        return;
+    }
+    let head: String = confusion.types().iter().map(|t| format!("<th>{}</th>", escape(t))).collect();
+    let _ = write!(
+        out,
+        r#"<h2>Types</h2><p class="faint">What boxes found by IoU &gt; 0.5 at any score are taken for: {} of {} rightly.</p><div class="set"><div class="wide"><table><thead><tr><th class="left">true, taken for</th>{head}</tr></thead><tbody>"#,
+        confusion.right(),
+        confusion.n()
+    );
+    for (truth, counts) in confusion.rows() {
+        let cells: String = counts.iter().map(|c| format!("<td>{c}</td>")).collect();
+        let _ = write!(out, r#"<tr><td class="left">{}</td>{cells}</tr>"#, escape(truth));
+    }
+    *out += "</tbody></table></div></div>";
 }
 
 fn measured(out: &mut String, m: &Measured) {

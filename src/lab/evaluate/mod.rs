@@ -1,9 +1,10 @@
 //! How good a detector is: candidates of `lesionwatch scan --candidates` against a truth table, by the DeepLesion protocol.
 //!
 //! [`tables`] reads what is given and refuses what does not fit, [`froc`] matches and draws curves, [`tally`] sums up by patient, [`bootstrap`] says how
-//! sure that is, [`report`] makes the rows, [`measured`] looks at what was reported of found lesions; `terminal` and `html` show it.
+//! sure that is, [`report`] makes the rows, [`confusion`] says what type found lesions are taken for, [`measured`] looks at what was reported of found lesions; `terminal` and `html` show it.
 
 pub mod bootstrap;
+pub mod confusion;
 pub mod froc;
 pub mod gallery;
 mod headline;
@@ -65,6 +66,7 @@ pub fn run(request: &Request) -> Result<String, Failure> {
         counts: study.counts.clone(),
         sets: study.sets(),
         rows: report::rows(&study, request.bootstrap),
+        confusion: report::confusion(&study),
         measured,
     };
     if let Some(path) = &request.json {

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::bootstrap::Sample;
+use super::confusion::Confusion;
 use super::froc::{AT, AT_VOLUME, Matched, Rule, match_image, read_off};
 use super::measured::Measured;
 use super::tables::{Counts, POOLED, Slice, Study};
@@ -67,6 +68,8 @@ pub struct Report {
     pub sets: Vec<String>,
     /// The rows.
     pub rows: Vec<Row>,
+    /// Types of the truth boxes of key images that any candidate overlaps by IoU > 0.5, against the type of the best one.
+    pub confusion: Confusion,
     /// Long axes and calibration, where results of `lesionwatch scan --json` were given.
     pub measured: Option<Measured>,
 }
@@ -74,6 +77,17 @@ pub struct Report {
 /// Matches of every slice by one rule.
 fn matched(study: &Study, rule: Rule) -> Vec<Matched> {
     study.slices.par_iter().map(|s| match_image(&s.boxes, rule)).collect()
+}
+
+/// What type the found boxes of `study` are taken for.
+#[must_use]
+pub fn confusion(study: &Study) -> Confusion {
+    let matched = matched(study, Rule::Iou);
+    let pairs = study.slices.iter().zip(&matched).flat_map(|(slice, m)| {
+        let of_mark = slice.marks.iter().zip(&m.hits);
+        of_mark.filter_map(|(mark, hit)| Some((mark.kind.as_str(), slice.kinds[(*hit)?].as_str())))
+    });
+    pairs.collect()
 }
 
 /// All rows of `study`; those without anything to find are left out.

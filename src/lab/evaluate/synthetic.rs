@@ -3,10 +3,12 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::froc::{Image, Matches, Rule, matches};
-use crate::detect::{Engine, EngineError, SlotInput, heads, nms};
+use super::confusion::Confusion;
+use super::froc::{Image, Matches, Rule, match_image, matches};
+use crate::detect::{Engine, EngineError, SlotInput, TYPE_NAMES, heads, nms};
 use crate::lab::synthesize::{CROP, Sampler};
 use crate::lesion::score::calibrate;
+use crate::scan::type_name;
 
 /// Bins of the calibration.
 const BINS: usize = 12;
@@ -15,6 +17,8 @@ const BINS: usize = 12;
 pub struct Validation {
     /// Every crop with predictions and truth.
     pub images: Vec<Image>,
+    /// Types of found lesions.
+    pub confusion: Confusion,
 }
 
 /// Runs `engine` over `count` crops of `slots` planes.
@@ -24,6 +28,7 @@ pub struct Validation {
 pub fn run(sampler: &Sampler, engine: &mut dyn Engine, count: usize, slots: usize, seed: u64) -> Result<Validation, EngineError> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut images = Vec::with_capacity(count);
+    let mut types = Vec::new();
     for _ in 0..count {
         let sample = sampler.sample(&mut rng, slots);
         let features = sample
@@ -38,13 +43,17 @@ pub fn run(sampler: &Sampler, engine: &mut dyn Engine, count: usize, slots: usiz
                 (b[0] + b[2]) / 2.0 >= i[0] && (b[0] + b[2]) / 2.0 <= i[2] && (b[1] + b[3]) / 2.0 >= i[1] && (b[1] + b[3]) / 2.0 <= i[3]
             })
         };
-        let kept = nms::suppress(heads::decode(&engine.heads(&window)?));
-        images.push(Image {
-            predictions: kept.iter().filter(|c| !inside(&c.box_px)).map(|c| (wide(c.box_px), f64::from(c.score))).collect(),
+        let mut kept = nms::suppress(heads::decode(&engine.heads(&window)?));
+        kept.retain(|c| !inside(&c.box_px));
+        let image = Image {
+            predictions: kept.iter().map(|c| (wide(c.box_px), f64::from(c.score))).collect(),
             truths: sample.truths.iter().map(|t| wide(t.box_px)).collect(),
-        });
+        };
+        let hits = match_image(&image, Rule::Iou).hits;
+        types.extend(sample.truths.iter().zip(hits).filter_map(|(t, hit)| Some((TYPE_NAMES[t.lesion_type], type_name(&kept[hit?].types)))));
+        images.push(image);
     }
-    Ok(Validation { images })
+    Ok(Validation { images, confusion: types.into_iter().collect() })
 }
 
 impl Validation {

@@ -12,6 +12,7 @@ const INTERVAL_AT: usize = 3;
 pub fn text(report: &Report) -> String {
     let mut out = String::new();
     report.row_sets().into_iter().for_each(|name| set(&mut out, name, report));
+    confusion(&mut out, report);
     measured(&mut out, report);
     counts(&mut out, report);
     out
@@ -35,6 +36,19 @@ fn line(out: &mut String, row: &Row) {
     let values = row.sensitivity.map(|s| format!("{s:>6.1}")).concat();
     let interval = row.ci95.map_or("-".to_owned(), |ci| format!("{:.0}..{:.0}", ci[INTERVAL_AT][0], ci[INTERVAL_AT][1]));
     let _ = writeln!(out, "  {:<15}{:<4}{:<8}{:<14}{:>6}   {values}   {interval}", row.rule, row.images, row.unit, row.cut(), row.n);
+}
+
+fn confusion(out: &mut String, report: &Report) {
+    let (types, n) = (report.confusion.types(), report.confusion.n());
+    if n == 0 {
+        return;
+    }
+    let _ = writeln!(out, "type of found boxes, IoU>0.5 at any score: {} of {n} right", report.confusion.right());
+    let _ = writeln!(out, "  {:<13}{}", "", types.iter().map(|t| format!("{t:>13}")).collect::<String>());
+    for (truth, counts) in report.confusion.rows() {
+        let _ = writeln!(out, "  {truth:<13}{}", counts.iter().map(|c| format!("{c:>13}")).collect::<String>());
+    }
+    out.push('\n');
 }
 
 fn measured(out: &mut String, report: &Report) {

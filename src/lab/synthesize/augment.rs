@@ -7,18 +7,15 @@ use super::Planes;
 /// Changes all planes of a crop alike, as one acquisition would.
 pub fn augment(planes: &mut Planes, rng: &mut impl Rng) {
     let offset = rng.random_range(-8.0f32..8.0);
-    // Contrast phase: soft tissue further from or nearer to 40 HU.
-    let phase = rng.random_range(0.75f32..1.3);
+    // Contrast phase: every range of HU further from or nearer to its neighbours.
+    let phase = ToneCurve::random(rng);
     let blur = rng.random_bool(0.25);
     let sharpen = !blur && rng.random_bool(0.15);
     let noise = if rng.random_bool(0.35) { rng.random_range(3.0f32..22.0) } else { 0.0 };
     let export = rng.random_range(0..100);
     for plane in &mut planes.hu {
         for v in plane.iter_mut() {
-            if (-150.0..300.0).contains(v) {
-                *v = 40.0 + (*v - 40.0) * phase;
-            }
-            *v += offset;
+            *v = phase.at(*v) + offset;
         }
         if blur || sharpen {
             let smooth = mean3(plane, planes.size);
@@ -38,6 +35,46 @@ pub fn augment(planes: &mut Planes, rng: &mut impl Rng) {
             }
         }
         export_8bit(plane, export);
+    }
+}
+
+/// HU between fat and enhanced vessels, where the tone curve bends.
+const KNOTS_HU: [f32; 8] = [-150.0, -60.0, 0.0, 40.0, 75.0, 120.0, 200.0, 320.0];
+/// The knot that stays: muscle before contrast.
+const ANCHOR: usize = 3;
+/// Largest change of a step between knots, as a logarithm.
+const MOST_BEND: f32 = 0.45;
+
+/// A rising curve HU → HU: what the injection, its phase and the beam's energy do to tissues, each range by its own factor.
+struct ToneCurve([f32; KNOTS_HU.len()]);
+
+impl ToneCurve {
+    fn random(rng: &mut impl Rng) -> Self {
+        let all = rng.random_range(-0.2f32..0.25);
+        let mut steps: [f32; KNOTS_HU.len()] = [0.0; KNOTS_HU.len()];
+        for (i, pair) in KNOTS_HU.windows(2).enumerate() {
+            steps[i + 1] = (pair[1] - pair[0]) * (all + rng.random_range(-MOST_BEND..MOST_BEND)).exp();
+        }
+        let mut values = [0.0; KNOTS_HU.len()];
+        for i in 1..values.len() {
+            values[i] = values[i - 1] + steps[i];
+        }
+        let shift = KNOTS_HU[ANCHOR] - values[ANCHOR];
+        Self(values.map(|v| v + shift))
+    }
+
+    /// Outside the knots the curve goes on at slope 1 and runs back to the identity over 500 HU below and 600 above.
+    fn at(&self, hu: f32) -> f32 {
+        let (first, last) = (KNOTS_HU[0], KNOTS_HU[KNOTS_HU.len() - 1]);
+        if hu < first {
+            return hu + (self.0[0] - first) * (1.0 - (first - hu) / 500.0).max(0.0);
+        }
+        if hu >= last {
+            return hu + (self.0[KNOTS_HU.len() - 1] - last) * (1.0 - (hu - last) / 600.0).max(0.0);
+        }
+        let i = KNOTS_HU.partition_point(|k| *k <= hu).clamp(1, KNOTS_HU.len() - 1);
+        let share = (hu - KNOTS_HU[i - 1]) / (KNOTS_HU[i] - KNOTS_HU[i - 1]);
+        self.0[i - 1] + (self.0[i] - self.0[i - 1]) * share
     }
 }
 
@@ -80,4 +117,24 @@ fn mean3(plane: &[f32], size: usize) -> Vec<f32> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    #[test]
+    fn a_tone_curve_rises_keeps_muscle_and_leaves_air_and_bone() {
+        for seed in 0..200 {
+            let curve = ToneCurve::random(&mut StdRng::seed_from_u64(seed));
+            assert!((curve.at(40.0) - 40.0).abs() < 1e-3);
+            for hu in [-1000.0, -850.0, 1000.0, 2000.0] {
+                assert!((curve.at(hu) - hu).abs() < 1.0, "{seed}: {hu} became {}", curve.at(hu));
+            }
+            let values: Vec<f32> = (-1000..1500).map(|hu| curve.at(hu as f32)).collect();
+            assert!(values.windows(2).all(|p| p[1] > p[0]), "{seed}");
+        }
+    }
 }

@@ -2,6 +2,8 @@
 //! Deterministic by seed; kinds, sizes and contrasts in `table.toml`.
 
 pub mod augment;
+pub mod graft;
+pub mod hard;
 pub mod insert;
 pub mod preview;
 pub mod real;
@@ -15,6 +17,7 @@ use rand::rngs::StdRng;
 use rayon::prelude::*;
 use serde::Deserialize;
 
+use self::hard::FalseAlarm;
 use self::insert::Look;
 use self::real::RealLesion;
 use self::shape::Shape;
@@ -22,7 +25,7 @@ use self::site::{Part, Site, Sites};
 use self::warp::View;
 use super::dataset::Scan;
 use crate::detect::TYPE_NAMES;
-use crate::volume::frame::{Plane, interpolate, resample};
+use crate::volume::frame::{Frame, Plane, interpolate, resample};
 use crate::volume::slots::{self, SlotGrid};
 use crate::volume::window::windows;
 
@@ -37,6 +40,10 @@ const SHRUNK_SHARE: f64 = 0.4;
 /// Share of samples that show a real lesion in its own surroundings, and how many of those are nodules.
 const PASTED_SHARE: f64 = 0.1;
 const PASTED_LUNG: f64 = 0.3;
+/// Share of samples that show a false alarm of the detector, where there is a list of them.
+const HARD_SHARE: f64 = 0.4;
+/// Draws of a place until one lies in the crop.
+const MOST_DRAWS: usize = 8;
 /// A crop's middle lies at least this share of its side inside the body's box.
 const LEAST_INSET: f64 = 0.33;
 /// Air, lung included.
@@ -117,6 +124,9 @@ pub struct Sampler {
     real: Vec<RealLesion>,
     /// Share of lesions that are real ones.
     real_share: f64,
+    hard: Vec<FalseAlarm>,
+    /// Of `hard`.
+    hard_weights: Vec<f32>,
 }
 
 impl Sampler {
@@ -137,7 +147,13 @@ impl Sampler {
             .collect();
         // A series of 100 slices is worth more than one slice, but not a hundred times.
         let weights = scans.iter().map(|(s, ..)| (s.slices.len() as f32).sqrt()).collect();
-        Ok(Self { scans, weights, kinds: table.kind, real, real_share })
+        Ok(Self { scans, weights, kinds: table.kind, real, real_share, hard: Vec::new(), hard_weights: Vec::new() })
+    }
+
+    /// Shows these false alarms in [`HARD_SHARE`] of the samples; their indices are those of the scans given to [`Sampler::new`].
+    #[must_use]
+    pub fn with_false_alarms(self, hard: Vec<FalseAlarm>) -> Self {
+        Self { hard_weights: hard.iter().map(|h| h.weight).collect(), hard, ..self }
     }
 
     /// Draws one sample of `slots` planes (1 or an odd number).
@@ -150,17 +166,21 @@ impl Sampler {
     }
 
     fn try_sample(&self, rng: &mut StdRng, slots: usize) -> Option<Sample> {
-        let (scan, sites, grid) = &self.scans[pick(rng, &self.weights)];
+        let hard = (!self.hard.is_empty() && rng.random_bool(HARD_SHARE)).then(|| self.hard[pick(rng, &self.hard_weights)]);
+        let (scan, sites, grid) = &self.scans[hard.map_or_else(|| pick(rng, &self.weights), |h| h.scan)];
         if slots > 1 && grid.slots.len() < slots {
             return None;
         }
-        let slot = rng.random_range(0..grid.slots.len());
+        let slot = match hard {
+            Some(h) => grid.at(scan.slices[h.slice].z_mm)?,
+            None => rng.random_range(0..grid.slots.len()),
+        };
         let key_slice = grid.slots[slot].nearest();
         let places = &sites[key_slice];
         if places.part == Part::Chest && rng.random_bool(CHEST_SKIPPED) {
             return None;
         }
-        let pasted = !self.real.is_empty() && rng.random_bool(PASTED_SHARE);
+        let pasted = hard.is_none() && !self.real.is_empty() && rng.random_bool(PASTED_SHARE);
         let wanted = match rng.random_range(0..100) {
             _ if pasted => 0,
             0..20 => 0,
@@ -175,10 +195,11 @@ impl Sampler {
         // The first lesion's place decides where the crop lies: off its middle by up to 90 pixels.
         let zoom = f64::from(rng.random_range(-0.28f32..0.28).exp());
         let pixel_mm = f64::from(SLOT_MM) * zoom;
-        let first = (wanted > 0).then(|| pick(rng, &kinds));
-        let image_place = match first {
-            Some(kind) => *choose(rng, places.of(self.kinds[kind].site))?,
-            None => {
+        let first = (wanted > 0 && hard.is_none()).then(|| pick(rng, &kinds));
+        let image_place = match (first, hard) {
+            (Some(kind), _) => *choose(rng, places.of(self.kinds[kind].site))?,
+            (None, Some(alarm)) => alarm.centre.map(|v| v.round() as u16),
+            (None, None) => {
                 let b = places.body?;
                 [rng.random_range(b.x1..=b.x2) as u16, rng.random_range(b.y1..=b.y2) as u16]
             }
@@ -204,18 +225,21 @@ impl Sampler {
         let mut ignore: Vec<[f32; 4]> = slice.disease.iter().map(|d| view.region(d.region)).collect();
         let mut truths: Vec<Truth> = Vec::new();
         self.look_alikes(rng, &mut planes, places, &view, thickness_mm);
+        self.grafts(rng, &mut planes, places, &view, pixel_mm);
         if pasted && let Some(lesion) = self.pasted(rng) {
             let (truth, patch) = lesion.paste(&mut planes, margin, rng)?;
             truths.push(truth);
             ignore.push(patch);
         }
         for n in 0..wanted {
-            let kind = &self.kinds[if n == 0 { first? } else { pick(rng, &kinds) }];
-            let place = if n == 0 { image_place } else { *choose(rng, places.of(kind.site))? };
-            let place = to_crop(place);
-            if !place.iter().all(|v| (6.0..CROP as f32 - 6.0).contains(v)) {
-                continue;
-            }
+            let kind = &self.kinds[first.filter(|_| n == 0).unwrap_or_else(|| pick(rng, &kinds))];
+            let within = |place: &[f32; 2]| place.iter().all(|v| (6.0..CROP as f32 - 6.0).contains(v));
+            let place = if first.is_some() && n == 0 {
+                Some(to_crop(image_place)).filter(within)
+            } else {
+                (0..MOST_DRAWS).filter_map(|_| choose(rng, places.of(kind.site)).map(|p| to_crop(*p))).find(within)
+            };
+            let Some(place) = place else { continue };
             if let Some(truth) = self.lesion(rng, &mut planes, kind, type_of(kind, places.part)?, place, margin, thickness_mm) {
                 truths.retain(|t| crate::detect::nms::iou(t.box_px, truth.box_px) < 0.2);
                 truths.push(truth);
@@ -291,6 +315,28 @@ impl Sampler {
         recist::measure(&mask, planes.size, margin, LEAST_PIXELS, lesion_type)
     }
 
+    /// Pieces of other healthy bodies in like places, no lesions.
+    fn grafts(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, pixel_mm: f64) {
+        for (site, chance) in [(Site::Lung, 0.15), (Site::Fat, 0.4), (Site::Muscle, 0.15)] {
+            if !rng.random_bool(chance) {
+                continue;
+            }
+            let (scan, sites, grid) = &self.scans[pick(rng, &self.weights)];
+            let slot = rng.random_range(0..grid.slots.len());
+            let key = grid.slots[slot].nearest();
+            let (Some(from), Some(to)) = (choose(rng, sites[key].of(site)), choose(rng, places.of(site))) else { continue };
+            let half = rng.random_range(graft::HALF_PX);
+            let frame = Frame::centred(from.map(f64::from), scan.grid, pixel_mm, 2 * half, 2 * half);
+            let reach = [0, 1].map(|axis| half as f64 * pixel_mm / scan.grid.spacing_mm[1 - axis]);
+            if scan.slices[key].disease.iter().any(|d| d.region.is_near(from.map(f64::from), reach)) {
+                continue;
+            }
+            let patch = planes_of(scan, grid, slot, planes.hu.len(), &frame);
+            let at = view.to_crop([f64::from(to[0]), f64::from(to[1])]);
+            graft::graft(planes, &patch, at, rng);
+        }
+    }
+
     /// Vessels and bowel: tubes that go on through the slices, with the HU and edges of lesions.
     fn look_alikes(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, thickness_mm: f32) {
         for (site, chance) in [(Site::Lung, 0.3), (Site::Fat, 0.4)] {
@@ -334,14 +380,20 @@ fn sticks_out(planes: &Planes, [x, y]: [f32; 2], radius: f32) -> bool {
 
 /// The planes of `slots` slots round slot `at`.
 fn crop(scan: &Scan, grid: &SlotGrid, at: usize, slots: usize, view: &View) -> Planes {
+    let planes = planes_of(scan, grid, at, slots, view.frame());
+    Planes { size: CROP, hu: planes.hu.into_iter().map(|hu| view.crop(hu)).collect(), ..planes }
+}
+
+/// The planes of `slots` slots round slot `at` on a square frame.
+fn planes_of(scan: &Scan, grid: &SlotGrid, at: usize, slots: usize, frame: &Frame) -> Planes {
     let plane = |slot: usize| -> Plane {
         let s = grid.slots[slot];
-        let lower = resample(&scan.slices[s.lower].image, view.frame());
-        if s.weight == 0.0 { lower } else { interpolate(&lower, &resample(&scan.slices[s.upper].image, view.frame()), s.weight) }
+        let lower = resample(&scan.slices[s.lower].image, frame);
+        if s.weight == 0.0 { lower } else { interpolate(&lower, &resample(&scan.slices[s.upper].image, frame), s.weight) }
     };
     let window = grid.window(at, slots);
     let offsets_mm = window.iter().map(|s| (grid.slots[*s].z_mm - grid.slots[at].z_mm) as f32).collect();
-    Planes { size: CROP, hu: window.into_iter().map(|s| view.crop(plane(s).hu)).collect(), offsets_mm }
+    Planes { size: frame.width, hu: window.into_iter().map(|s| plane(s).hu).collect(), offsets_mm }
 }
 
 fn to_sample(planes: &Planes, truths: Vec<Truth>, ignore: Vec<[f32; 4]>) -> Sample {
