@@ -2,10 +2,13 @@
 //! computed *from*. Work done while slices arrive is speculation; the result is that of the final set.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
-use crate::detect::bundle::Bundle;
+use crate::detect::bundle::{Bundle, F32_TOLERANCE};
+use crate::detect::standby::Standby;
 use crate::detect::{Candidate, Engine, EngineError, Features, heads, nms};
 use crate::lesion::link::{Track, link};
 use crate::lesion::{Lesion, measure, score};
@@ -55,6 +58,8 @@ pub struct Cache {
     features: HashMap<SlotKey, Features>,
     candidates: HashMap<Vec<SlotKey>, Vec<Candidate>>,
     bodies: HashMap<String, PixelBox>,
+    /// Which engine made it: maps of one are of no use to another, and a series is told by one.
+    crew: u64,
     /// Slots encoded, in all (speculation that came to nothing included).
     pub encoded: usize,
 }
@@ -75,8 +80,24 @@ pub struct Analysis {
 /// Bundle and engines, one a thread.
 pub struct Analyst {
     bundle: Arc<Bundle>,
-    engines: Vec<Mutex<Box<dyn Engine>>>,
+    crew: RwLock<Crew>,
+    standby: Option<Mutex<Standby>>,
+    threads: usize,
     min_score: f32,
+}
+
+/// Forks of one engine.
+struct Crew {
+    number: u64,
+    engines: Vec<Mutex<Box<dyn Engine>>>,
+}
+
+impl Crew {
+    fn of(number: u64, engine: Box<dyn Engine>, threads: usize) -> Self {
+        let mut engines: Vec<Mutex<Box<dyn Engine>>> = (1..threads).map(|_| Mutex::new(engine.fork())).collect();
+        engines.push(Mutex::new(engine));
+        Self { number, engines }
+    }
 }
 
 struct Layout {
@@ -91,10 +112,15 @@ impl Analyst {
     /// `threads` forks of `engine`; lesions are reported from `min_score` (calibrated) on, by default the bundle's operating point.
     #[must_use]
     pub fn new(bundle: Arc<Bundle>, engine: Box<dyn Engine>, threads: usize, min_score: Option<f32>) -> Self {
-        let mut engines: Vec<Mutex<Box<dyn Engine>>> = (1..threads.max(1)).map(|_| Mutex::new(engine.fork())).collect();
-        engines.push(Mutex::new(engine));
         let min_score = min_score.or_else(|| bundle.operating_point().map(|p| p.score)).unwrap_or(1.0);
-        Self { bundle, engines, min_score }
+        let threads = threads.max(1);
+        Self { bundle, crew: RwLock::new(Crew::of(0, engine, threads)), standby: None, threads, min_score }
+    }
+
+    /// Replaces a failing engine by one of `standby`, in the middle of a series if it must.
+    #[must_use]
+    pub fn with_standby(self, standby: Standby) -> Self {
+        Self { standby: Some(Mutex::new(standby)), ..self }
     }
 
     /// The bundle in use.
@@ -106,7 +132,7 @@ impl Analyst {
     /// Name and numeric format of the engine.
     #[must_use]
     pub fn engine(&self) -> (&'static str, &'static str) {
-        self.engines.first().map_or(("none", "none"), |e| {
+        self.crew().engines.first().map_or(("none", "none"), |e| {
             let e = e.lock().unwrap_or_else(PoisonError::into_inner);
             (e.name(), e.quantization())
         })
@@ -118,12 +144,51 @@ impl Analyst {
     /// # Errors
     /// [`AnalysisError`]; the cache stays usable.
     pub fn advance(&self, plan: &StackPlan, cache: &mut Cache, settled: bool) -> Result<bool, AnalysisError> {
-        let layout = self.layout(plan, cache)?;
+        loop {
+            match self.advance_once(plan, cache, settled) {
+                Err(AnalysisError::Engine(reason)) => self.replace(cache.crew, reason)?,
+                other => return other,
+            }
+        }
+    }
+
+    /// Another engine instead of that of crew `number`, unless it was replaced already.
+    fn replace(&self, number: u64, reason: EngineError) -> Result<(), AnalysisError> {
+        let Some(standby) = &self.standby else { return Err(reason.into()) };
+        let mut crew = self.crew.write().unwrap_or_else(PoisonError::into_inner);
+        if crew.number == number {
+            let next = standby.lock().unwrap_or_else(PoisonError::into_inner).replace(&self.bundle, reason, Instant::now())?;
+            *crew = Crew::of(number + 1, next, self.threads);
+        }
+        Ok(())
+    }
+
+    /// Goes back to the first choice of engine where its time has come; to be called between series.
+    pub fn recover(&self) {
+        let Some(standby) = &self.standby else { return };
+        if let Some(engine) = standby.lock().unwrap_or_else(PoisonError::into_inner).recovered(&self.bundle, Instant::now()) {
+            let mut crew = self.crew.write().unwrap_or_else(PoisonError::into_inner);
+            *crew = Crew::of(crew.number + 1, engine, self.threads);
+        }
+    }
+
+    fn crew(&self) -> std::sync::RwLockReadGuard<'_, Crew> {
+        self.crew.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn advance_once(&self, plan: &StackPlan, cache: &mut Cache, settled: bool) -> Result<bool, AnalysisError> {
+        let crew = self.crew();
+        if cache.crew != crew.number {
+            cache.crew = crew.number;
+            cache.features.clear();
+            cache.candidates.clear();
+        }
+        let layout = self.layout(&crew.engines, plan, cache)?;
         let context = self.context();
         let missing: Vec<usize> = (0..layout.keys.len())
             .filter(|i| settled || layout.windows[*i].iter().collect::<HashSet<_>>().len() == context)
             .filter(|i| !cache.candidates.contains_key(&layout.key(*i)))
-            .take(SLOTS_A_TURN * self.engines.len())
+            .take(SLOTS_A_TURN * crew.engines.len())
             .collect();
         if missing.is_empty() {
             return Ok(true);
@@ -131,11 +196,11 @@ impl Analyst {
         let needed: HashSet<usize> = missing.iter().flat_map(|i| layout.windows[*i].iter().copied()).collect();
         let mut encode: Vec<usize> = needed.iter().copied().filter(|i| !cache.features.contains_key(&layout.keys[*i])).collect();
         encode.sort_unstable();
-        let features = self.parallel(&encode, |engine, i| self.encode(engine, plan, &layout, i))?;
+        let features = parallel(&crew.engines, &encode, |engine, i| self.encode(engine, plan, &layout, i))?;
         cache.encoded += features.len();
         cache.features.extend(encode.iter().map(|i| layout.keys[*i]).zip(features));
         let known = &cache.features;
-        let found = self.parallel(&missing, |engine, i| {
+        let found = parallel(&crew.engines, &missing, |engine, i| {
             let window: Vec<&Features> = layout.windows[i].iter().filter_map(|w| known.get(&layout.keys[*w])).collect();
             Ok(nms::suppress(heads::decode(&engine.heads(&window)?)).to_vec())
         })?;
@@ -152,10 +217,16 @@ impl Analyst {
     /// # Errors
     /// [`AnalysisError`].
     pub fn finish(&self, plan: &StackPlan, cache: &mut Cache, mut progress: impl FnMut(usize, usize)) -> Result<Analysis, AnalysisError> {
-        while !self.advance(plan, cache, true)? {
-            progress(cache.candidates.len(), plan.stack.slices.len());
+        loop {
+            while !self.advance(plan, cache, true)? {
+                progress(cache.candidates.len(), plan.stack.slices.len());
+            }
+            match self.still_right(cache.crew) {
+                Ok(()) => break,
+                Err(reason) => self.replace(cache.crew, reason)?,
+            }
         }
-        let layout = self.layout(plan, cache)?;
+        let layout = self.layout(&self.crew().engines, plan, cache)?;
         let candidates: Vec<Vec<Candidate>> =
             (0..layout.keys.len()).map(|i| cache.candidates.get(&layout.key(i)).cloned().unwrap_or_default()).collect();
         let mut tracks: Vec<(f32, Track)> = link(&candidates)
@@ -172,11 +243,33 @@ impl Analyst {
         Ok(Analysis { lesions, candidates, grid: layout.grid, frame: layout.frame })
     }
 
+    /// An engine that may be replaced has to pass the self-test once more after a series, before anyone is told what it found.
+    fn still_right(&self, number: u64) -> Result<(), EngineError> {
+        let Some(standby) = &self.standby else { return Ok(()) };
+        let crew = self.crew();
+        if crew.number != number {
+            // Replaced in the meantime: whatever was computed goes with it.
+            return Err(EngineError::Failed { engine: "replaced", reason: "in the middle of a series".into() });
+        }
+        for engine in &crew.engines {
+            let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+            let tested = catch_unwind(AssertUnwindSafe(|| self.bundle.self_test(engine.as_mut(), F32_TOLERANCE)));
+            let reason = match tested {
+                Ok(Ok(())) => continue,
+                Ok(Err(e)) => e.to_string(),
+                Err(_) => "it panicked".into(),
+            };
+            return Err(EngineError::Failed { engine: engine.name(), reason });
+        }
+        standby.lock().unwrap_or_else(PoisonError::into_inner).proved();
+        Ok(())
+    }
+
     fn context(&self) -> usize {
         self.bundle.description.network.context
     }
 
-    fn layout(&self, plan: &StackPlan, cache: &mut Cache) -> Result<Layout, AnalysisError> {
+    fn layout(&self, engines: &[Mutex<Box<dyn Engine>>], plan: &StackPlan, cache: &mut Cache) -> Result<Layout, AnalysisError> {
         let slices = &plan.stack.slices;
         let first = &slices[0];
         let image = ImageGrid {
@@ -187,7 +280,7 @@ impl Analyst {
         let mut body = None;
         if image.needs_body() {
             let unknown: Vec<usize> = (0..slices.len()).filter(|i| !cache.bodies.contains_key(&slices[*i].sop_instance_uid)).collect();
-            let boxes = self.parallel(&unknown, |_, i| Ok(body_box(&decoded(&slices[i])?)))?;
+            let boxes = parallel(engines, &unknown, |_, i| Ok(body_box(&decoded(&slices[i])?)))?;
             cache.bodies.extend(unknown.iter().map(|i| slices[*i].sop_instance_uid.clone()).zip(boxes));
             body = slices.iter().filter_map(|s| cache.bodies.get(&s.sop_instance_uid).copied()).reduce(PixelBox::union);
         }
@@ -205,32 +298,6 @@ impl Analyst {
         let plane = if slot.weight == 0.0 { lower } else { interpolate(&lower, &plane(slot.upper)?, slot.weight) };
         Ok(engine.encode(&slot_input(&plane))?)
     }
-
-    /// `job(engine, item)` for every item, one engine a thread; results in the items' order.
-    fn parallel<T: Send>(
-        &self,
-        items: &[usize],
-        job: impl Fn(&mut dyn Engine, usize) -> Result<T, AnalysisError> + Sync,
-    ) -> Result<Vec<T>, AnalysisError> {
-        let next = AtomicUsize::new(0);
-        let done: Mutex<Vec<(usize, Result<T, AnalysisError>)>> = Mutex::new(Vec::with_capacity(items.len()));
-        std::thread::scope(|scope| {
-            for engine in self.engines.iter().take(items.len()) {
-                scope.spawn(|| {
-                    let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
-                    loop {
-                        let n = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(item) = items.get(n) else { break };
-                        let result = job(engine.as_mut(), *item);
-                        done.lock().unwrap_or_else(PoisonError::into_inner).push((n, result));
-                    }
-                });
-            }
-        });
-        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        done.sort_by_key(|(n, _)| *n);
-        done.into_iter().map(|(_, r)| r).collect()
-    }
 }
 
 impl Layout {
@@ -238,6 +305,34 @@ impl Layout {
     fn key(&self, i: usize) -> Vec<SlotKey> {
         self.windows[i].iter().map(|w| self.keys[*w]).collect()
     }
+}
+
+/// `job(engine, item)` for every item, one engine a thread; results in the items' order.
+fn parallel<T: Send>(
+    engines: &[Mutex<Box<dyn Engine>>],
+    items: &[usize],
+    job: impl Fn(&mut dyn Engine, usize) -> Result<T, AnalysisError> + Sync,
+) -> Result<Vec<T>, AnalysisError> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, Result<T, AnalysisError>)>> = Mutex::new(Vec::with_capacity(items.len()));
+    std::thread::scope(|scope| {
+        for engine in engines.iter().take(items.len()) {
+            scope.spawn(|| {
+                let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(n) else { break };
+                    let worked = catch_unwind(AssertUnwindSafe(|| job(engine.as_mut(), *item)));
+                    let panicked = || EngineError::Failed { engine: engine.name(), reason: "it panicked".into() };
+                    let result = worked.unwrap_or_else(|_| Err(panicked().into()));
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((n, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, r)| r).collect()
 }
 
 fn decoded(slice: &SliceHeader) -> Result<crate::volume::HuImage, AnalysisError> {

@@ -15,6 +15,7 @@ use crate::analysis::Analyst;
 use crate::config::{Broker, Config};
 use crate::dashboard::{Dashboard, DashboardOptions};
 use crate::detect::select::{self, Trial};
+use crate::detect::standby::{EngineWatch, Standby};
 use crate::error::{Class, Failure};
 use crate::health;
 use crate::receive::listener::{Listener, ReceiveOptions, ReceiveStats};
@@ -59,7 +60,7 @@ struct Watch {
     worked: Arc<WorkerStats>,
     origin: Instant,
     reserve_mib: u64,
-    engine: String,
+    engine: Arc<EngineWatch>,
     model: String,
 }
 
@@ -112,9 +113,9 @@ impl Appliance {
             Arc::new(Delivery::start(delivery_options, Arc::clone(&journal)).map_err(|e| Failure::new(Class::Config, e.to_string()))?);
 
         let threads = config.engine.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let analyst = Analyst::new(Arc::clone(&bundle), choice.engine, threads, config.alert.min_score);
-        let (engine, quantization) = analyst.engine();
-        let engine = format!("{engine} {quantization}");
+        let standby = Standby::new(choice.order(), choice.engine.as_ref(), Arc::new(select::started));
+        let engine = standby.watch();
+        let analyst = Analyst::new(Arc::clone(&bundle), choice.engine, threads, config.alert.min_score).with_standby(standby);
         let (events, inbox) = crossbeam_channel::bounded(QUEUE);
         let (stop, worked, origin) = (Arc::new(AtomicBool::new(false)), Arc::new(WorkerStats::default()), Instant::now());
         let notify = Arc::clone(&delivery);
@@ -177,8 +178,8 @@ impl Appliance {
 
     /// Engine in use.
     #[must_use]
-    pub fn engine(&self) -> &str {
-        &self.watch.engine
+    pub fn engine(&self) -> String {
+        self.watch.engine.status().running
     }
 
     /// One look at the health verdict.
@@ -229,7 +230,7 @@ impl Watch {
             free_mib: self.spool.free_bytes() >> 20,
             reserve_mib: self.reserve_mib,
             stalled,
-            engine_fallback: None,
+            engine_fallback: self.engine.status().fallback,
             unwritten: self.worked.unwritten.load(Ordering::Relaxed),
         }
     }
@@ -242,7 +243,7 @@ impl Watch {
     fn say(&self) {
         let (verdict, reasons) = health::judge(&self.facts());
         self.delivery.set_status(StatusFacts {
-            engine: self.engine.clone(),
+            engine: self.engine.status().running,
             model: self.model.clone(),
             health: verdict.as_str().into(),
             reasons,
@@ -257,6 +258,13 @@ impl Watch {
         let mut put = |name: &str, kind: &str, help: &str, value: u64| {
             out.push_str(&format!("# HELP lesionwatch_{name} {help}\n# TYPE lesionwatch_{name} {kind}\nlesionwatch_{name} {value}\n"));
         };
+        put(
+            "engine_demotions_total",
+            "counter",
+            "Engines replaced because they failed, hung or computed something wrong",
+            get(&self.engine.demotions),
+        );
+        put("engine_recoveries_total", "counter", "Returns to the engine of first choice", get(&self.engine.recoveries));
         put("associations_total", "counter", "DICOM associations accepted", get(&r.associations));
         put("associations_rejected_total", "counter", "DICOM associations rejected", get(&r.rejected));
         put("objects_stored_total", "counter", "objects answered with Success", get(&r.objects));

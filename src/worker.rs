@@ -108,6 +108,9 @@ impl Worker {
             }
             self.stats.unwritten.store(unwritten.len() as u64, Ordering::Relaxed);
             idle = due.is_empty() && !self.work_ahead(&collector, &mut caches);
+            if idle && collector.open().next().is_none() {
+                self.analyst.recover();
+            }
             if quota_checked.elapsed() > QUOTA_EVERY {
                 quota_checked = Instant::now();
                 self.keep_quota();

@@ -40,6 +40,24 @@ pub struct Choice {
     pub trials: Vec<Trial>,
 }
 
+impl Choice {
+    /// The engine taken, then those that stand by for it: the others that passed, the faster first, then those of this build that were not tried.
+    #[must_use]
+    pub fn order(&self) -> Vec<&'static str> {
+        let mut passed: Vec<(Duration, &'static str)> =
+            self.trials.iter().filter_map(|t| Some((*t.outcome.as_ref().ok()?, t.engine))).collect();
+        passed.sort_unstable();
+        let untried = allowed("auto").iter().filter(|name| self.trials.iter().all(|t| t.engine != **name));
+        let mut order = vec![self.engine.name()];
+        for name in passed.into_iter().map(|(_, name)| name).chain(untried.copied()) {
+            if !order.contains(&name) {
+                order.push(name);
+            }
+        }
+        order
+    }
+}
+
 /// What was measured, and where: it holds for this machine, bundle and program only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,7 +130,7 @@ fn recall(bundle: &Bundle, names: &[&'static str], path: &Path) -> Option<Choice
     });
     let trials: Vec<Trial> = trials.collect::<Option<_>>()?;
     let chosen = trials.iter().find(|t| t.engine == kept.chosen && t.outcome.is_ok())?.engine;
-    match start(bundle, chosen).and_then(|engine| tested(bundle, engine)) {
+    match started(bundle, chosen) {
         Ok(engine) => {
             log::info!("engine verdict remembered name={chosen} file={}", path.display());
             Some(Choice { engine, trials })
@@ -208,6 +226,14 @@ pub fn choose(bundle: &Bundle, prefer: &str) -> Result<Choice, EngineError> {
         [only] => EngineError::Unavailable { engine: only, reason: reasons.map(|(_, e)| e.as_str()).collect() },
         _ => EngineError::Unavailable { engine: "auto", reason: reasons.map(|(n, e)| format!("{n}: {e}")).collect::<Vec<_>>().join("; ") },
     })
+}
+
+/// The engine of this name, started and self-tested.
+///
+/// # Errors
+/// Why it cannot start, or by how much it computes something else.
+pub fn started(bundle: &Bundle, name: &str) -> Result<Box<dyn Engine>, String> {
+    start(bundle, name).and_then(|engine| tested(bundle, engine))
 }
 
 fn start(bundle: &Bundle, name: &str) -> Result<Box<dyn Engine>, String> {
