@@ -1,5 +1,8 @@
 //! The workbench's verbs and their help text.
 
+mod dataset;
+mod train;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,9 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::dataset::{Scan, backgrounds};
 use super::synthesize::{Sampler, hard, preview, real};
-use super::{dataset, evaluate, export, mine, train};
-use crate::detect::network::NetworkSpec;
+use super::{evaluate, export, mine};
 use crate::error::{Class, Failure};
 
 /// Makes lesionwatch's detector: mines bookmarks, synthesizes lesions into real CT, trains, evaluates, writes the model bundle.
@@ -24,10 +27,12 @@ struct Cli {
 enum Verb {
     /// Bookmarks that radiologists left in SR, GSPS, AIM or a vendor's export, with their CT, into a dataset laid out as DeepLesion is
     Mine(MineArgs),
+    /// What is in a dataset of marked lesions (DeepLesion's release, a harvest of `mine`, DICOM with truth tables), and what is wrong with it
+    Dataset(dataset::DatasetArgs),
     /// Paint lesions into CT and show them on a contact sheet
     Synthesize(SynthesizeArgs),
-    /// Train the network on synthesized samples; resumes where it stopped
-    Train(TrainArgs),
+    /// Train the network on synthesized samples, a harvest's marked lesions, or both; resumes where it stopped
+    Train(train::TrainArgs),
     /// FROC of candidates (`lesionwatch scan --candidates`) against a truth table
     Evaluate(EvaluateArgs),
     /// Write the model bundle from a checkpoint, with calibration and operating points measured on a series kept out of training
@@ -70,7 +75,7 @@ Possibly_noisy = 1 and in the review list. The review list names files and image
 struct Source {
     /// Folder with one folder of DICOM a CT series, and REAL-DISEASE.csv
     #[arg(long, value_name = "DIR")]
-    ct: PathBuf,
+    ct: Option<PathBuf>,
     /// Folder of real, outlined lesions (LIDC/, STS/) to transplant
     #[arg(long, value_name = "DIR")]
     lesions: Option<PathBuf>,
@@ -101,30 +106,6 @@ struct SynthesizeArgs {
     /// The same seed gives the same samples
     #[arg(long, default_value_t = 1)]
     seed: u64,
-}
-
-#[derive(Debug, Args)]
-struct TrainArgs {
-    #[command(flatten)]
-    source: Source,
-    /// Minutes of the whole schedule
-    #[arg(long, default_value_t = 60.0)]
-    minutes: f64,
-    /// Seed of weights and samples
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Folder of checkpoints; an existing one is resumed
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    /// Start from the weights of this bundle (folder or .tar) instead of from nothing
-    #[arg(long, value_name = "BUNDLE")]
-    init: Option<PathBuf>,
-    /// Learning rate after the warm-up [default: 2e-3, with --init 6e-4]
-    #[arg(long, value_name = "X")]
-    rate: Option<f64>,
-    /// Threads (default: one a core)
-    #[arg(long)]
-    threads: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -195,7 +176,8 @@ pub fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Mine(args) => mine(args),
         Verb::Synthesize(args) => synthesize(&args),
-        Verb::Train(args) => train(&args),
+        Verb::Train(args) => train::run(&args),
+        Verb::Dataset(args) => dataset::run(&args),
         Verb::Evaluate(args) => evaluate(args),
         Verb::Export(args) => export(&args),
     };
@@ -221,7 +203,14 @@ fn mine(args: MineArgs) -> Result<(), Failure> {
 }
 
 fn sampler(source: &Source) -> Result<Sampler, Failure> {
-    let scans = dataset::read(&source.ct, &source.skip)?;
+    let Some(ct) = &source.ct else {
+        return Err(Failure::new(Class::Usage, "there is nothing to synthesize into: name folders of CT with --ct DIR"));
+    };
+    sampler_of(backgrounds::read(ct, &source.skip)?, source)
+}
+
+/// Paints into `scans`, with the real lesions of `source`.
+fn sampler_of(scans: Vec<Scan>, source: &Source) -> Result<Sampler, Failure> {
     let lesions = source.lesions.as_deref().map(real::read).transpose()?.unwrap_or_default();
     let slices: usize = scans.iter().map(|s| s.slices.len()).sum();
     eprintln!("{} scans, {slices} slices, {} real lesions", scans.len(), lesions.len());
@@ -240,20 +229,6 @@ fn synthesize(args: &SynthesizeArgs) -> Result<(), Failure> {
     let samples: Vec<_> = (0..args.count).map(|_| sampler.sample(&mut rng, args.slots)).collect();
     println!("{} samples, {:.0} a second on one core", samples.len(), samples.len() as f64 / start.elapsed().as_secs_f64());
     preview::write(&args.preview, &samples, 8)
-}
-
-fn train(args: &TrainArgs) -> Result<(), Failure> {
-    if let Some(threads) = args.threads {
-        // Fails only where a pool exists already, which then is the caller's choice.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
-    let init = args.init.as_deref().map(|path| crate::shipped::open(Some(path))).transpose()?;
-    let spec = init.as_ref().map_or_else(NetworkSpec::cpu, |bundle| bundle.description.network.clone());
-    let rate = args.rate.unwrap_or(if init.is_some() { train::RATE * 0.3 } else { train::RATE });
-    let sampler = sampler(&args.source)?;
-    let options =
-        train::Options { spec, minutes: args.minutes, seed: args.seed, init: init.map(|b| b.weights), rate, out: args.out.clone() };
-    train::run(sampler, &options)
 }
 
 fn evaluate(args: EvaluateArgs) -> Result<(), Failure> {
@@ -290,7 +265,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
     let about: About =
         toml::from_str(&read(&args.about)?).map_err(|e| Failure::new(Class::Config, format!("{}: {e}", args.about.display())))?;
     let card = read(&args.about.parent().unwrap_or(std::path::Path::new(".")).join(&about.card))?;
-    let mut scans = dataset::read(&args.ct, &[])?;
+    let mut scans = backgrounds::read(&args.ct, &[])?;
     scans.retain(|s| s.name == args.validation);
     if scans.is_empty() {
         return Err(Failure::new(Class::Data, format!("{}: no series {}", args.ct.display(), args.validation)));
