@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::synthesize::{Sampler, preview, real};
+use super::synthesize::{Sampler, phantom, preview, real};
 use super::{dataset, evaluate, export, mine, train};
 use crate::detect::network::NetworkSpec;
 use crate::error::{Class, Failure};
@@ -69,8 +69,11 @@ Possibly_noisy = 1 and in the review list. The review list names files and image
 #[derive(Debug, Args)]
 struct Source {
     /// Folder with one folder of DICOM a CT series, and REAL-DISEASE.csv
-    #[arg(long, value_name = "DIR")]
-    ct: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "phantoms")]
+    ct: Option<PathBuf>,
+    /// Bodies made up from the seed to add to the backgrounds; without --ct they are the only ones
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    phantoms: usize,
     /// Folder of real, outlined lesions (LIDC/, STS/) to transplant
     #[arg(long, value_name = "DIR")]
     lesions: Option<PathBuf>,
@@ -217,8 +220,15 @@ fn mine(args: MineArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn sampler(source: &Source) -> Result<Sampler, Failure> {
-    let scans = dataset::read(&source.ct, &source.skip)?;
+fn sampler(source: &Source, seed: u64) -> Result<Sampler, Failure> {
+    let mut scans = source.ct.as_deref().map(|root| dataset::read(root, &source.skip)).transpose()?.unwrap_or_default();
+    scans.extend(phantom::scans(seed, source.phantoms));
+    if scans.is_empty() {
+        return Err(Failure::new(
+            Class::Usage,
+            "--phantoms 0 without --ct leaves no background: name a folder of CT or a number of phantoms",
+        ));
+    }
     let lesions = source.lesions.as_deref().map(real::read).transpose()?.unwrap_or_default();
     let slices: usize = scans.iter().map(|s| s.slices.len()).sum();
     eprintln!("{} scans, {slices} slices, {} real lesions", scans.len(), lesions.len());
@@ -226,7 +236,7 @@ fn sampler(source: &Source) -> Result<Sampler, Failure> {
 }
 
 fn synthesize(args: &SynthesizeArgs) -> Result<(), Failure> {
-    let sampler = sampler(&args.source)?;
+    let sampler = sampler(&args.source, args.seed)?;
     let mut rng = StdRng::seed_from_u64(args.seed);
     let start = std::time::Instant::now();
     let samples: Vec<_> = (0..args.count).map(|_| sampler.sample(&mut rng, args.slots)).collect();
@@ -242,7 +252,7 @@ fn train(args: &TrainArgs) -> Result<(), Failure> {
     let init = args.init.as_deref().map(|path| crate::shipped::open(Some(path))).transpose()?;
     let spec = init.as_ref().map_or_else(NetworkSpec::cpu, |bundle| bundle.description.network.clone());
     let rate = args.rate.unwrap_or(if init.is_some() { train::RATE * 0.3 } else { train::RATE });
-    let sampler = sampler(&args.source)?;
+    let sampler = sampler(&args.source, args.seed)?;
     let options =
         train::Options { spec, minutes: args.minutes, seed: args.seed, init: init.map(|b| b.weights), rate, out: args.out.clone() };
     train::run(sampler, &options)
