@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::dataset::{Scan, backgrounds};
-use super::synthesize::{Sampler, hard, preview, real};
+use super::synthesize::{Sampler, hard, phantom, preview, real};
 use super::{evaluate, export, mine};
 use crate::error::{Class, Failure};
 
@@ -76,6 +76,9 @@ struct Source {
     /// Folder with one folder of DICOM a CT series, and REAL-DISEASE.csv
     #[arg(long, value_name = "DIR")]
     ct: Option<PathBuf>,
+    /// Bodies made up from the seed to add to the backgrounds
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    phantoms: usize,
     /// Folder of real, outlined lesions (LIDC/, STS/) to transplant
     #[arg(long, value_name = "DIR")]
     lesions: Option<PathBuf>,
@@ -202,11 +205,19 @@ fn mine(args: MineArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn sampler(source: &Source) -> Result<Sampler, Failure> {
-    let Some(ct) = &source.ct else {
-        return Err(Failure::new(Class::Usage, "there is nothing to synthesize into: name folders of CT with --ct DIR"));
-    };
-    sampler_of(backgrounds::read(ct, &source.skip)?, source)
+/// Backgrounds of `source`; `seed` decides about phantoms.
+fn backgrounds_of(source: &Source, seed: u64) -> Result<Vec<Scan>, Failure> {
+    let mut scans = source.ct.as_deref().map(|root| backgrounds::read(root, &source.skip)).transpose()?.unwrap_or_default();
+    scans.extend(phantom::scans(seed, source.phantoms));
+    if scans.is_empty() {
+        let text = "there is nothing to synthesize into: name folders of CT with --ct DIR, or a number of made-up bodies with --phantoms N";
+        return Err(Failure::new(Class::Usage, text));
+    }
+    Ok(scans)
+}
+
+fn sampler(source: &Source, seed: u64) -> Result<Sampler, Failure> {
+    sampler_of(backgrounds_of(source, seed)?, source)
 }
 
 /// Paints into `scans`, with the real lesions of `source`.
@@ -223,7 +234,7 @@ fn sampler_of(scans: Vec<Scan>, source: &Source) -> Result<Sampler, Failure> {
 }
 
 fn synthesize(args: &SynthesizeArgs) -> Result<(), Failure> {
-    let sampler = sampler(&args.source)?;
+    let sampler = sampler(&args.source, args.seed)?;
     let mut rng = StdRng::seed_from_u64(args.seed);
     let start = std::time::Instant::now();
     let samples: Vec<_> = (0..args.count).map(|_| sampler.sample(&mut rng, args.slots)).collect();

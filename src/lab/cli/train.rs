@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Source, sampler_of};
+use super::{Source, backgrounds_of, sampler_of};
 use crate::detect::network::NetworkSpec;
 use crate::error::{Class, Failure};
 use crate::lab::dataset::Scan;
 use crate::lab::dataset::marked::{MarkedSlices, Split};
 use crate::lab::synthesize::Sampler;
+use crate::lab::train;
 use crate::lab::train::mixture::Mixture;
 use crate::lab::train::validation::Validation;
-use crate::lab::{dataset, train};
 
 /// Share of the harvest where none is named.
 const HARVEST_SHARE: f64 = 0.5;
@@ -87,11 +87,11 @@ fn sources(args: &TrainArgs) -> Result<(Mixture, Option<Validation>), Failure> {
         eprintln!("{}: {} key slices to train on", marked.root().display(), marked.keys().len());
     }
     let (mut synthetic, mut kept_out) = (None, Vec::new());
-    if let Some(ct) = args.source.ct.as_deref().filter(|_| share < 1.0) {
+    if share < 1.0 {
         let (out, scans): (Vec<Scan>, Vec<Scan>) =
-            dataset::read(ct, &args.source.skip)?.into_iter().partition(|s| args.validation_series.contains(&s.name));
+            backgrounds_of(&args.source, args.seed)?.into_iter().partition(|s| args.validation_series.contains(&s.name));
         if let Some(name) = args.validation_series.iter().find(|n| !out.iter().any(|s| s.name == **n)) {
-            return Err(Failure::new(Class::Usage, format!("--validation-series: {} holds no series {name}", ct.display())));
+            return Err(Failure::new(Class::Usage, format!("--validation-series: there is no series {name} among the backgrounds")));
         }
         if scans.is_empty() {
             return Err(Failure::new(Class::Usage, "--validation-series: nothing is left to train on"));

@@ -1,10 +1,11 @@
-//! On-the-fly synthesis: crops of real CT with lesions painted in 3-D, real lesions transplanted, and look-alikes that are no lesions.
+//! On-the-fly synthesis: crops of real CT, or of bodies made up from a seed, with lesions painted in 3-D, real lesions transplanted, and look-alikes that are no lesions.
 //! Deterministic by seed; kinds, sizes and contrasts in `table.toml`.
 
 pub mod augment;
 pub mod graft;
 pub mod hard;
 pub mod insert;
+pub mod phantom;
 pub mod preview;
 pub mod real;
 pub mod recist;
