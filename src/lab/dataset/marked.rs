@@ -1,7 +1,7 @@
 //! Key slices with marked lesions: an index in memory, images on disk until asked for.
 //!
-//! The index holds numbers only, about 200 bytes a key slice; what is read for one sample is dropped with it. So memory does not depend on the size of the
-//! images, and 40,000 rows take a few megabytes.
+//! The index holds numbers only, about 300 bytes a key slice; what is read for one sample is dropped with it. So memory does not depend on the size of the
+//! images, and 40,000 rows take 12 MiB.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
