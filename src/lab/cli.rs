@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::synthesize::{Sampler, preview, real};
+use super::synthesize::{Sampler, preview, real, studies};
 use super::{dataset, evaluate, export, mine, train};
 use crate::detect::network::NetworkSpec;
 use crate::error::{Class, Failure};
@@ -24,7 +24,7 @@ struct Cli {
 enum Verb {
     /// Bookmarks that radiologists left in SR, GSPS, AIM or a vendor's export, with their CT, into a dataset laid out as DeepLesion is
     Mine(MineArgs),
-    /// Paint lesions into CT and show them on a contact sheet
+    /// Paint lesions into CT: a contact sheet of training samples, or whole studies with bookmarks and truth
     Synthesize(SynthesizeArgs),
     /// Train the network on synthesized samples; resumes where it stopped
     Train(TrainArgs),
@@ -52,6 +52,9 @@ struct MineArgs {
     /// Write the counts as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write truth.csv and images.csv of the same lesions, to `evaluate` a detector on the images as they are; they name files, so keep them apart
+    #[arg(long, value_name = "DIR")]
+    truth: Option<PathBuf>,
 }
 
 /// What `mine` reads of a vendor's export.
@@ -83,21 +86,47 @@ struct Source {
 }
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").args(["preview", "studies"]).required(true).multiple(true)))]
 struct SynthesizeArgs {
     #[command(flatten)]
     source: Source,
-    /// Contact sheet to write
+    /// Contact sheet of training samples to write
     #[arg(long, value_name = "FILE.png")]
-    preview: PathBuf,
+    preview: Option<PathBuf>,
     /// Samples on the sheet
     #[arg(long, default_value_t = 40)]
     count: usize,
     /// Planes a sample
     #[arg(long, default_value_t = 1)]
     slots: usize,
-    /// The same seed gives the same samples
+    /// Folder of whole studies to write: CT/SYN-0001/*.dcm …, bookmarks.csv for `mine`, truth.csv and images.csv for `evaluate`
+    #[arg(long, value_name = "DIR")]
+    studies: Option<PathBuf>,
+    /// Patients to write, each a series of --ct altered as another patient's would be
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "studies")]
+    patients: usize,
+    /// Number of the first patient; other numbers are other patients
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "studies")]
+    first: usize,
+    /// Fewest and most lesions of a patient
+    #[arg(long, value_name = "LOW..HIGH", default_value = "2..6", value_parser = range, requires = "studies")]
+    lesions_each: [usize; 2],
+    /// Kinds of lesions, as the built-in table names them [default: all]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', requires = "studies")]
+    kinds: Vec<String>,
+    /// The same seed gives the same samples and patients
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+/// `LOW..HIGH`, both included.
+fn range(text: &str) -> Result<[usize; 2], String> {
+    let numbers: Option<Vec<usize>> = text.split("..").map(|n| n.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([low, high]) => Ok([*low, *high]),
+        Some([both]) => Ok([*both, *both]),
+        _ => Err("a number or a range as 2..6".into()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -206,7 +235,14 @@ pub fn main() -> ExitCode {
 }
 
 fn mine(args: MineArgs) -> Result<(), Failure> {
-    let request = mine::Request { objects: args.objects, images: args.images, out: args.out, review: args.review, json: args.json };
+    let request = mine::Request {
+        objects: args.objects,
+        images: args.images,
+        out: args.out,
+        review: args.review,
+        json: args.json,
+        truth: args.truth,
+    };
     let summary = mine::run(&request)?;
     print!("{}", summary.text());
     let review = request.review_path();
@@ -226,12 +262,26 @@ fn sampler(source: &Source) -> Result<Sampler, Failure> {
 }
 
 fn synthesize(args: &SynthesizeArgs) -> Result<(), Failure> {
+    if let Some(out) = &args.studies {
+        let scans = dataset::read(&args.source.ct, &args.source.skip)?;
+        let request = studies::Request {
+            out: out.clone(),
+            patients: args.patients,
+            first: args.first,
+            seed: args.seed,
+            lesions: args.lesions_each,
+            kinds: args.kinds.clone(),
+        };
+        let written = studies::run(&scans, &request)?;
+        println!("{} patients, {} images, {} lesions in {}", written.patients, written.images, written.lesions, out.display());
+    }
+    let Some(preview) = &args.preview else { return Ok(()) };
     let sampler = sampler(&args.source)?;
     let mut rng = StdRng::seed_from_u64(args.seed);
     let start = std::time::Instant::now();
     let samples: Vec<_> = (0..args.count).map(|_| sampler.sample(&mut rng, args.slots)).collect();
     println!("{} samples, {:.0} a second on one core", samples.len(), samples.len() as f64 / start.elapsed().as_secs_f64());
-    preview::write(&args.preview, &samples, 8)
+    preview::write(preview, &samples, 8)
 }
 
 fn train(args: &TrainArgs) -> Result<(), Failure> {
