@@ -388,8 +388,11 @@ impl Running {
         Self(Arc::new(Mutex::new(Moments { mean: vec![0.0; channels], variance: vec![1.0; channels] })))
     }
 
-    /// Moves the average towards `batch` by `momentum`.
+    /// Moves the average towards `batch` by `momentum`. A batch that is not finite moves nothing: the average would never be finite again.
     pub fn update(&self, batch: &Moments, momentum: f32) {
+        if batch.mean.iter().chain(&batch.variance).any(|v| !v.is_finite()) {
+            return;
+        }
         let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let own = &mut *own;
         for (o, b) in own.mean.iter_mut().chain(&mut own.variance).zip(batch.mean.iter().chain(&batch.variance)) {

@@ -1,15 +1,17 @@
 //! The workbench's verbs and their help text.
 
+mod dataset;
+mod synthesize;
+mod train;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 
-use super::synthesize::{Sampler, preview, real, studies};
-use super::{dataset, evaluate, export, mine, train};
-use crate::detect::network::NetworkSpec;
+use super::dataset::{Scan, backgrounds};
+use super::synthesize::{Sampler, real};
+use super::{evaluate, export, mine};
 use crate::error::{Class, Failure};
 
 /// Makes lesionwatch's detector: mines bookmarks, synthesizes lesions into real CT, trains, evaluates, writes the model bundle.
@@ -24,10 +26,12 @@ struct Cli {
 enum Verb {
     /// Bookmarks that radiologists left in SR, GSPS, AIM or a vendor's export, with their CT, into a dataset laid out as DeepLesion is
     Mine(MineArgs),
+    /// What is in a dataset of marked lesions (DeepLesion's release, a harvest of `mine`, DICOM with truth tables), and what is wrong with it
+    Dataset(dataset::DatasetArgs),
     /// Paint lesions into CT: a contact sheet of training samples, or whole studies with bookmarks and truth
-    Synthesize(SynthesizeArgs),
-    /// Train the network on synthesized samples; resumes where it stopped
-    Train(TrainArgs),
+    Synthesize(synthesize::SynthesizeArgs),
+    /// Train the network on synthesized samples, a harvest's marked lesions, or both; resumes where it stopped
+    Train(train::TrainArgs),
     /// FROC of candidates (`lesionwatch scan --candidates`) against a truth table
     Evaluate(EvaluateArgs),
     /// Write the model bundle from a checkpoint, with calibration and operating points measured on a series kept out of training
@@ -73,7 +77,7 @@ Possibly_noisy = 1 and in the review list. The review list names files and image
 struct Source {
     /// Folder with one folder of DICOM a CT series, and REAL-DISEASE.csv
     #[arg(long, value_name = "DIR")]
-    ct: PathBuf,
+    ct: Option<PathBuf>,
     /// Folder of real, outlined lesions (LIDC/, STS/) to transplant
     #[arg(long, value_name = "DIR")]
     lesions: Option<PathBuf>,
@@ -83,74 +87,6 @@ struct Source {
     /// Share of lung, fat and muscle lesions that are real ones
     #[arg(long, value_name = "X", default_value_t = 0.4)]
     real_share: f64,
-}
-
-#[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("what").args(["preview", "studies"]).required(true).multiple(true)))]
-struct SynthesizeArgs {
-    #[command(flatten)]
-    source: Source,
-    /// Contact sheet of training samples to write
-    #[arg(long, value_name = "FILE.png")]
-    preview: Option<PathBuf>,
-    /// Samples on the sheet
-    #[arg(long, default_value_t = 40)]
-    count: usize,
-    /// Planes a sample
-    #[arg(long, default_value_t = 1)]
-    slots: usize,
-    /// Folder of whole studies to write: CT/SYN-0001/*.dcm …, bookmarks.csv for `mine`, truth.csv and images.csv for `evaluate`
-    #[arg(long, value_name = "DIR")]
-    studies: Option<PathBuf>,
-    /// Patients to write, each a series of --ct altered as another patient's would be
-    #[arg(long, value_name = "N", default_value_t = 10, requires = "studies")]
-    patients: usize,
-    /// Number of the first patient; other numbers are other patients
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "studies")]
-    first: usize,
-    /// Fewest and most lesions of a patient
-    #[arg(long, value_name = "LOW..HIGH", default_value = "2..6", value_parser = range, requires = "studies")]
-    lesions_each: [usize; 2],
-    /// Kinds of lesions, as the built-in table names them [default: all]
-    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', requires = "studies")]
-    kinds: Vec<String>,
-    /// The same seed gives the same samples and patients
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-}
-
-/// `LOW..HIGH`, both included.
-fn range(text: &str) -> Result<[usize; 2], String> {
-    let numbers: Option<Vec<usize>> = text.split("..").map(|n| n.parse().ok()).collect();
-    match numbers.as_deref() {
-        Some([low, high]) => Ok([*low, *high]),
-        Some([both]) => Ok([*both, *both]),
-        _ => Err("a number or a range as 2..6".into()),
-    }
-}
-
-#[derive(Debug, Args)]
-struct TrainArgs {
-    #[command(flatten)]
-    source: Source,
-    /// Minutes of the whole schedule
-    #[arg(long, default_value_t = 60.0)]
-    minutes: f64,
-    /// Seed of weights and samples
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Folder of checkpoints; an existing one is resumed
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    /// Start from the weights of this bundle (folder or .tar) instead of from nothing
-    #[arg(long, value_name = "BUNDLE")]
-    init: Option<PathBuf>,
-    /// Learning rate after the warm-up [default: 2e-3, with --init 6e-4]
-    #[arg(long, value_name = "X")]
-    rate: Option<f64>,
-    /// Threads (default: one a core)
-    #[arg(long)]
-    threads: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -220,8 +156,9 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.verb {
         Verb::Mine(args) => mine(args),
-        Verb::Synthesize(args) => synthesize(&args),
-        Verb::Train(args) => train(&args),
+        Verb::Synthesize(args) => synthesize::run(&args),
+        Verb::Train(args) => train::run(&args),
+        Verb::Dataset(args) => dataset::run(&args),
         Verb::Evaluate(args) => evaluate(args),
         Verb::Export(args) => export(&args),
     };
@@ -253,49 +190,19 @@ fn mine(args: MineArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn sampler(source: &Source) -> Result<Sampler, Failure> {
-    let scans = dataset::read(&source.ct, &source.skip)?;
+fn scans(source: &Source) -> Result<Vec<Scan>, Failure> {
+    let Some(ct) = &source.ct else {
+        return Err(Failure::new(Class::Usage, "there is nothing to synthesize into: name folders of CT with --ct DIR"));
+    };
+    backgrounds::read(ct, &source.skip)
+}
+
+/// Paints into `scans`, with the real lesions of `source`.
+fn sampler_of(scans: Vec<Scan>, source: &Source) -> Result<Sampler, Failure> {
     let lesions = source.lesions.as_deref().map(real::read).transpose()?.unwrap_or_default();
     let slices: usize = scans.iter().map(|s| s.slices.len()).sum();
     eprintln!("{} scans, {slices} slices, {} real lesions", scans.len(), lesions.len());
     Sampler::new(scans, lesions, source.real_share).map_err(|e| Failure::new(Class::Internal, format!("table.toml: {e}")))
-}
-
-fn synthesize(args: &SynthesizeArgs) -> Result<(), Failure> {
-    if let Some(out) = &args.studies {
-        let scans = dataset::read(&args.source.ct, &args.source.skip)?;
-        let request = studies::Request {
-            out: out.clone(),
-            patients: args.patients,
-            first: args.first,
-            seed: args.seed,
-            lesions: args.lesions_each,
-            kinds: args.kinds.clone(),
-        };
-        let written = studies::run(&scans, &request)?;
-        println!("{} patients, {} images, {} lesions in {}", written.patients, written.images, written.lesions, out.display());
-    }
-    let Some(preview) = &args.preview else { return Ok(()) };
-    let sampler = sampler(&args.source)?;
-    let mut rng = StdRng::seed_from_u64(args.seed);
-    let start = std::time::Instant::now();
-    let samples: Vec<_> = (0..args.count).map(|_| sampler.sample(&mut rng, args.slots)).collect();
-    println!("{} samples, {:.0} a second on one core", samples.len(), samples.len() as f64 / start.elapsed().as_secs_f64());
-    preview::write(preview, &samples, 8)
-}
-
-fn train(args: &TrainArgs) -> Result<(), Failure> {
-    if let Some(threads) = args.threads {
-        // Fails only where a pool exists already, which then is the caller's choice.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
-    let init = args.init.as_deref().map(|path| crate::shipped::open(Some(path))).transpose()?;
-    let spec = init.as_ref().map_or_else(NetworkSpec::cpu, |bundle| bundle.description.network.clone());
-    let rate = args.rate.unwrap_or(if init.is_some() { train::RATE * 0.3 } else { train::RATE });
-    let sampler = sampler(&args.source)?;
-    let options =
-        train::Options { spec, minutes: args.minutes, seed: args.seed, init: init.map(|b| b.weights), rate, out: args.out.clone() };
-    train::run(sampler, &options)
 }
 
 fn evaluate(args: EvaluateArgs) -> Result<(), Failure> {
@@ -332,7 +239,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
     let about: About =
         toml::from_str(&read(&args.about)?).map_err(|e| Failure::new(Class::Config, format!("{}: {e}", args.about.display())))?;
     let card = read(&args.about.parent().unwrap_or(std::path::Path::new(".")).join(&about.card))?;
-    let mut scans = dataset::read(&args.ct, &[])?;
+    let mut scans = backgrounds::read(&args.ct, &[])?;
     scans.retain(|s| s.name == args.validation);
     if scans.is_empty() {
         return Err(Failure::new(Class::Data, format!("{}: no series {}", args.ct.display(), args.validation)));

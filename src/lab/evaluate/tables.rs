@@ -104,6 +104,17 @@ impl Study {
         Ok(study)
     }
 
+    /// As [`Study::read`], but for candidates: what there is to be found.
+    ///
+    /// # Errors
+    /// [`InputError`].
+    pub fn marked(truth: &Path, images: &Path, pad_px: f64) -> Result<Self, InputError> {
+        let mut study = Self::default();
+        study.read_images(images, &[])?;
+        study.read_truth(truth, pad_px)?;
+        Ok(study)
+    }
+
     /// Where the image with this UID went, `None` where the table does not list it.
     #[must_use]
     pub fn place(&self, sop_uid: &str) -> Option<Place> {

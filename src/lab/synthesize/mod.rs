@@ -25,6 +25,7 @@ use self::shape::Shape;
 use self::site::{Part, Site, Sites};
 use self::warp::View;
 use super::dataset::Scan;
+use crate::detect::TYPE_NAMES;
 use crate::volume::frame::{Plane, interpolate, resample};
 use crate::volume::slots::{self, SlotGrid};
 use crate::volume::window::windows;
@@ -33,6 +34,8 @@ use crate::volume::window::windows;
 pub const SLOT_MM: f32 = 0.8;
 /// Side of a training crop, slot pixels (205 mm).
 pub const CROP: usize = 256;
+/// Type of a lesion of which nobody said what it is: the loss leaves it out.
+pub const UNKNOWN_TYPE: usize = TYPE_NAMES.len();
 /// Chest slices passed over: most of the scans are of the chest, most of the body is not.
 const CHEST_SKIPPED: f64 = 0.45;
 /// Of the share of real lesions, what is left where they have to be shrunk.
@@ -52,7 +55,7 @@ const LEAST_PIXELS: usize = 8;
 pub struct Truth {
     /// x1, y1, x2, y2, DeepLesion's convention.
     pub box_px: [f32; 4],
-    /// Index into [`crate::detect::TYPE_NAMES`].
+    /// Index into [`TYPE_NAMES`], or [`UNKNOWN_TYPE`].
     pub lesion_type: usize,
     /// Long and short axis, where measured.
     pub axes_px: Option<[f32; 2]>,
@@ -198,19 +201,7 @@ impl Sampler {
                 truths.push(truth);
             }
         }
-        augment::augment(&mut planes, rng);
-        // Cut by the crop: neither asked for nor held against anyone.
-        let side = CROP as f32;
-        truths.retain(|t| {
-            let whole = t.box_px[0] > -6.0 && t.box_px[1] > -6.0 && t.box_px[2] < side + 5.0 && t.box_px[3] < side + 5.0;
-            if !whole {
-                ignore.push(t.box_px);
-            }
-            whole
-        });
-        let mut sample = to_sample(&planes, truths, ignore);
-        mirror(rng, &mut sample);
-        Some(sample)
+        Some(finish(planes, truths, ignore, rng))
     }
 
     /// A sarcoma shrunk to a node is still a sarcoma: fewer of them than nodules in lungs.
@@ -290,7 +281,8 @@ fn sticks_out(plane: &[f32], size: usize, [x, y]: [f32; 2], radius: f32) -> bool
 }
 
 /// The planes of `slots` slots round slot `at`.
-fn crop(scan: &Scan, grid: &SlotGrid, at: usize, slots: usize, view: &View) -> Planes {
+#[must_use]
+pub fn crop(scan: &Scan, grid: &SlotGrid, at: usize, slots: usize, view: &View) -> Planes {
     let plane = |slot: usize| -> Plane {
         let s = grid.slots[slot];
         let lower = resample(&scan.slices[s.lower].image, view.frame());
@@ -299,6 +291,23 @@ fn crop(scan: &Scan, grid: &SlotGrid, at: usize, slots: usize, view: &View) -> P
     let window = grid.window(at, slots);
     let offsets_mm = window.iter().map(|s| (grid.slots[*s].z_mm - grid.slots[at].z_mm) as f32).collect();
     Planes { size: CROP, pixel_mm: SLOT_MM, hu: window.into_iter().map(|s| view.crop(plane(s).hu)).collect(), offsets_mm }
+}
+
+/// What every crop goes through last, painted or marked: augmentation, lesions cut by its border set apart, windows, mirroring.
+pub fn finish(mut planes: Planes, mut truths: Vec<Truth>, mut ignore: Vec<[f32; 4]>, rng: &mut StdRng) -> Sample {
+    augment::augment(&mut planes, rng);
+    // Cut by the crop: neither asked for nor held against anyone.
+    let side = CROP as f32;
+    truths.retain(|t| {
+        let whole = t.box_px[0] > -6.0 && t.box_px[1] > -6.0 && t.box_px[2] < side + 5.0 && t.box_px[3] < side + 5.0;
+        if !whole {
+            ignore.push(t.box_px);
+        }
+        whole
+    });
+    let mut sample = to_sample(&planes, truths, ignore);
+    mirror(rng, &mut sample);
+    sample
 }
 
 fn to_sample(planes: &Planes, truths: Vec<Truth>, ignore: Vec<[f32; 4]>) -> Sample {

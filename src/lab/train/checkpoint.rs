@@ -1,7 +1,8 @@
-//! Checkpoints: one file, written beside the old one and renamed over it, so that a full disk or a crash leaves the old one whole.
+//! Checkpoints: one file, written and synced beside the old one and renamed over it, so that a full disk or a crash leaves the old one whole.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
@@ -14,6 +15,8 @@ use crate::error::{Class, Failure};
 /// File name in the output folder.
 pub const FILE: &str = "checkpoint.safetensors";
 const SPEC: &str = "network.toml";
+/// Where a checkpoint is written before it takes its place.
+const PART: &str = "checkpoint.part";
 
 /// How far training has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -34,22 +37,71 @@ fn data(path: &Path, e: &dyn std::fmt::Display) -> Failure {
     Failure::new(Class::Data, format!("{}: {e}", path.display()))
 }
 
-/// Writes network, optimizer and progress.
+/// Writes network, optimizer and progress: into a folder of its own beside the last checkpoint, synced, then renamed over it.
 ///
 /// # Errors
-/// I/O, with the path; the previous checkpoint is untouched then.
+/// I/O, with the path and what is left; the previous checkpoint is untouched then.
 pub fn save(folder: &Path, spec: &NetworkSpec, net: &TrainNet, optimizer: &Optimizer, progress: Progress) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder).map_err(|e| io(folder, &e))?;
+    let part = folder.join(PART);
+    let written = write(folder, &part, spec, net, optimizer, progress);
+    // Where it failed this frees what was written of it; where it did not the folder is empty. One that stays does no harm.
+    let _ = std::fs::remove_dir_all(&part);
+    written.map_err(|Broken { path, reason, full }| {
+        let left = match load(folder) {
+            Ok((_, last, _)) => format!("the last checkpoint, of step {}, is whole", last.steps),
+            Err(_) => "there is no earlier checkpoint".to_owned(),
+        };
+        let text = if full {
+            format!(
+                "{}: disk full, the checkpoint of step {} is not written; {left}. Free space and start again: training resumes",
+                path.display(),
+                progress.steps
+            )
+        } else {
+            format!("{}: the checkpoint of step {} is not written: {reason}; {left}", path.display(), progress.steps)
+        };
+        Failure::new(Class::Io, text)
+    })
+}
+
+/// Why a checkpoint was not written.
+struct Broken {
+    path: PathBuf,
+    reason: String,
+    full: bool,
+}
+
+impl Broken {
+    fn new(path: &Path, e: &(dyn std::error::Error + 'static)) -> Self {
+        let mut cause = Some(e);
+        let mut full = false;
+        while let Some(e) = cause {
+            let kind = e.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            full |= matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded));
+            cause = e.source();
+        }
+        Self { path: path.to_owned(), reason: e.to_string(), full }
+    }
+}
+
+fn write(folder: &Path, part: &Path, spec: &NetworkSpec, net: &TrainNet, optimizer: &Optimizer, progress: Progress) -> Result<(), Broken> {
     let path = folder.join(FILE);
-    let mut state = net.state().map_err(|e| data(&path, &e))?;
+    let mut state = net.state().map_err(|e| Broken::new(&path, &e))?;
     state.extend(optimizer.state());
     let numbers = [progress.steps as f64, progress.samples as f64, progress.minutes, optimizer.steps as f64];
-    state.insert("progress".into(), Tensor::new(&numbers, &Device::Cpu).map_err(|e| data(&path, &e))?);
-    let fresh = folder.join(format!("{FILE}.new"));
-    candle_core::safetensors::save(&state, &fresh).map_err(|e| io(&fresh, &e))?;
-    std::fs::File::open(&fresh).and_then(|f| f.sync_all()).and_then(|()| std::fs::rename(&fresh, &path)).map_err(|e| io(&path, &e))?;
-    let text = toml::to_string(spec).map_err(|e| data(&path, &e))?;
-    std::fs::write(folder.join(SPEC), text).map_err(|e| io(&folder.join(SPEC), &e))
+    state.insert("progress".into(), Tensor::new(&numbers, &Device::Cpu).map_err(|e| Broken::new(&path, &e))?);
+    let text = toml::to_string(spec).map_err(|e| Broken::new(&path, &e))?;
+    // Of a process that was killed while it wrote, if it is there.
+    let _ = std::fs::remove_dir_all(part);
+    std::fs::create_dir_all(part).map_err(|e| Broken::new(part, &e))?;
+    let fresh = [part.join(SPEC), part.join(FILE)];
+    std::fs::write(&fresh[0], text).map_err(|e| Broken::new(&fresh[0], &e))?;
+    candle_core::safetensors::save(&state, &fresh[1]).map_err(|e| Broken::new(&fresh[1], &e))?;
+    for (from, to) in fresh.iter().zip([folder.join(SPEC), path]) {
+        std::fs::File::open(from).and_then(|f| f.sync_all()).map_err(|e| Broken::new(from, &e))?;
+        std::fs::rename(from, &to).map_err(|e| Broken::new(&to, &e))?;
+    }
+    std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Broken::new(folder, &e))
 }
 
 fn load(folder: &Path) -> Result<(HashMap<String, Tensor>, Progress, usize), Failure> {
@@ -58,6 +110,14 @@ fn load(folder: &Path) -> Result<(HashMap<String, Tensor>, Progress, usize), Fai
     let numbers = state.get("progress").and_then(|t| t.to_vec1::<f64>().ok()).filter(|n| n.len() == 4);
     let n = numbers.ok_or_else(|| data(&path, &"no progress in it: not a checkpoint of this tool"))?;
     Ok((state, Progress { steps: n[0] as usize, samples: n[1] as usize, minutes: n[2] }, n[3] as usize))
+}
+
+/// How far the checkpoint in `folder` has come, `None` where there is none.
+///
+/// # Errors
+/// A damaged checkpoint.
+pub fn progress(folder: &Path) -> Result<Option<Progress>, Failure> {
+    if folder.join(FILE).exists() { load(folder).map(|(_, progress, _)| Some(progress)) } else { Ok(None) }
 }
 
 /// Resumes from `folder` where it holds a checkpoint.
@@ -82,12 +142,27 @@ pub fn folded(folder: &Path) -> Result<(NetworkSpec, FoldedWeights, Progress), F
     let path = folder.join(SPEC);
     let text = std::fs::read_to_string(&path).map_err(|e| io(&path, &e))?;
     let spec: NetworkSpec = toml::from_str(&text).map_err(|e| data(&path, &e))?;
-    let (mut state, progress, _) = load(folder)?;
+    let (state, progress, _) = load(folder)?;
+    let weights = with_averages(&spec, state).map_err(|e| data(&folder.join(FILE), &e))?;
+    Ok((spec, weights, progress))
+}
+
+/// The averaged weights of a training under way, folded for inference.
+///
+/// # Errors
+/// candle's.
+pub fn averaged(spec: &NetworkSpec, net: &TrainNet, optimizer: &Optimizer) -> candle_core::Result<FoldedWeights> {
+    let mut state = net.state()?;
+    state.extend(optimizer.state());
+    with_averages(spec, state)
+}
+
+fn with_averages(spec: &NetworkSpec, mut state: HashMap<String, Tensor>) -> candle_core::Result<FoldedWeights> {
     let averages: Vec<(String, Tensor)> = state.iter().filter_map(|(n, t)| Some((n.strip_prefix("ema/")?.to_owned(), t.clone()))).collect();
     state.extend(averages);
-    let net = TrainNet::new(&spec, &Device::Cpu, 0).map_err(|e| data(&path, &e))?;
-    net.load_state(&state).map_err(|e| data(&folder.join(FILE), &e))?;
-    Ok((spec, net.fold().map_err(|e| data(&folder.join(FILE), &e))?, progress))
+    let net = TrainNet::new(spec, &Device::Cpu, 0)?;
+    net.load_state(&state)?;
+    net.fold()
 }
 
 #[cfg(test)]
@@ -108,6 +183,22 @@ mod tests {
         assert_eq!(resume(folder.path(), &other, &mut resumed).unwrap(), progress);
         assert_eq!(net.fold().unwrap(), other.fold().unwrap());
         assert_eq!(folded(folder.path()).unwrap().1, net.fold().unwrap());
+        assert_eq!(averaged(&spec, &net, &optimizer).unwrap(), net.fold().unwrap());
+        assert!(!folder.path().join(PART).exists());
+    }
+
+    /// A folder stands where the checkpoint is to go: it cannot be replaced, and the message says what there is.
+    #[test]
+    fn a_checkpoint_that_cannot_be_written_says_what_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join(FILE).join("in the way")).unwrap();
+        let spec = NetworkSpec::tiny();
+        let net = TrainNet::new(&spec, &Device::Cpu, 1).unwrap();
+        let optimizer = Optimizer::new(net.vars()).unwrap();
+        let failure = save(folder.path(), &spec, &net, &optimizer, Progress { steps: 9, ..Progress::default() }).unwrap_err();
+        assert_eq!(failure.class, Class::Io);
+        assert!(failure.message.contains("step 9") && failure.message.contains("no earlier checkpoint"), "{failure}");
+        assert!(!folder.path().join(PART).exists());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use candle_core::{D, Device, Result, Tensor};
 
 use super::targets::LevelTargets;
+use crate::detect::TYPES;
 use crate::detect::heads::channel;
 use crate::detect::network::HEAD_CHANNELS;
 
@@ -63,9 +64,12 @@ pub fn loss(outputs: &[Tensor], targets: &[LevelTargets<'_>], device: &Device) -
     let boxes = ((1.0 - giou)?.sum_all()? * (BOX_WEIGHT * scale))?;
     let quality = rows.narrow(1, channel::QUALITY, 1)?.flatten_all()?;
     let quality = (cross_entropy(&quality, &iou.detach())?.sum_all()? * (QUALITY_WEIGHT * scale))?;
-    let types = Tensor::new(positives.iter().map(|(_, p)| p.truth.lesion_type as u32).collect::<Vec<u32>>(), device)?;
-    let log_types = candle_nn::ops::log_softmax(&rows.narrow(1, channel::TYPES, crate::detect::TYPES)?, D::Minus1)?;
-    let types = (log_types.gather(&types.unsqueeze(1)?, 1)?.sum_all()? * (-TYPE_WEIGHT * scale))?;
+    // A type that nobody stated asks for nothing.
+    let typed = column(&|_, p| f32::from(u8::from(p.truth.lesion_type < TYPES)))?;
+    let types = Tensor::new(positives.iter().map(|(_, p)| p.truth.lesion_type.min(TYPES - 1) as u32).collect::<Vec<u32>>(), device)?;
+    let log_types = candle_nn::ops::log_softmax(&rows.narrow(1, channel::TYPES, TYPES)?, D::Minus1)?;
+    let types = (log_types.gather(&types.unsqueeze(1)?, 1)?.squeeze(1)? * typed)?;
+    let types = (types.sum_all()? * (-TYPE_WEIGHT * scale))?;
     // Axes and direction, where they were measured; a round lesion has no direction.
     let known = column(&|_, p| f32::from(u8::from(p.truth.axes_px.is_some())))?;
     let mut axes = Tensor::zeros((), candle_core::DType::F32, device)?;
@@ -127,6 +131,10 @@ fn overlap(a: &[Tensor], b: &[Tensor]) -> Result<(Tensor, Tensor)> {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::detect::network::STRIDES;
+    use crate::lab::synthesize::{CROP, Sample, Truth, UNKNOWN_TYPE};
+    use crate::lab::train::targets::assign;
+    use candle_core::Var;
 
     fn one(v: [f32; 4]) -> Vec<Tensor> {
         v.iter().map(|x| Tensor::new(&[*x], &Device::Cpu).unwrap()).collect()
@@ -143,6 +151,29 @@ mod tests {
         // [-1, 1]² and [0, 1] × [-1, 1]: half of it, and the hull is the larger box.
         let (iou, giou) = get([1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0]);
         assert!((iou - 0.5).abs() < 1e-4 && (giou - 0.5).abs() < 1e-4);
+    }
+
+    /// Loss parts and gradient of the type logits for one lesion of a type.
+    fn of_type(lesion_type: usize) -> ([f32; 5], f32) {
+        let truth = Truth { box_px: [100.0, 100.0, 130.0, 130.0], lesion_type, axes_px: None, angle_rad: 0.0 };
+        let samples = [Sample { slots: 1, data: Vec::new(), truths: vec![truth], ignore: Vec::new() }];
+        let targets = assign(&samples);
+        let outputs: Vec<Var> =
+            STRIDES.map(|s| Var::randn(0f32, 1f32, (1, CROP / s, CROP / s, HEAD_CHANNELS), &Device::Cpu).unwrap()).into();
+        let tensors: Vec<Tensor> = outputs.iter().map(|v| v.as_tensor().clone()).collect();
+        let loss = loss(&tensors, &targets, &Device::Cpu).unwrap();
+        let grads = loss.total.backward().unwrap();
+        let of = |v: &Var| grads.get(v).unwrap().narrow(3, channel::TYPES, TYPES).unwrap().abs().unwrap().sum_all().unwrap();
+        (loss.parts, outputs.iter().map(|v| of(v).to_scalar::<f32>().unwrap()).sum())
+    }
+
+    #[test]
+    fn an_unknown_type_asks_nothing_of_the_type_and_all_of_the_rest() {
+        let (known, pull) = of_type(3);
+        assert!(known[3] > 0.0 && pull > 0.0);
+        let (unknown, pull) = of_type(UNKNOWN_TYPE);
+        assert_eq!((unknown[3], pull), (0.0, 0.0));
+        assert!([0, 1, 2].iter().all(|i| unknown[*i] > 0.0), "{unknown:?}");
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! Training the one network on synthesized samples: producer thread → batches → loss → AdamW, with checkpoints that resume to the step.
+//! Training the one network on synthesized and marked samples: producer thread → batches → loss → AdamW, with checkpoints that resume to the step and
+//! looks at a validation set as it goes.
 
 pub mod checkpoint;
 pub mod loss;
+pub mod mixture;
 pub mod optimizer;
 pub mod targets;
+pub mod validation;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
@@ -13,8 +16,13 @@ use crossbeam_channel::{Receiver, bounded};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use self::checkpoint::Progress;
+use self::mixture::Mixture;
 use self::optimizer::Optimizer;
-use super::synthesize::{CROP, Sample, Sampler};
+use self::validation::Validation;
+use super::dataset::marked::Trouble;
+use super::synthesize::{CROP, Sample};
+use crate::detect::candle_engine::CandleEngine;
 use crate::detect::network::NetworkSpec;
 use crate::detect::train_net::TrainNet;
 use crate::detect::weights::FoldedWeights;
@@ -52,17 +60,19 @@ pub struct Options {
     pub rate: f64,
     /// Folder of checkpoints; an existing one is resumed.
     pub out: PathBuf,
+    /// What to validate on, and after how many minutes each time.
+    pub validation: Option<(Validation, f64)>,
 }
 
 fn failed(e: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Internal, format!("training: {e}"))
 }
 
-/// Trains until the schedule ends; the last checkpoint is in `options.out`.
+/// Trains until the schedule ends; the last checkpoint is in `options.out`. Validation takes its time out of the schedule.
 ///
 /// # Errors
-/// Full disk, a loss that stays not finite, a checkpoint of another network.
-pub fn run(sampler: Sampler, options: &Options) -> Result<(), Failure> {
+/// Full disk, a loss that stays not finite, a checkpoint of another network, marked slices none of which can be read.
+pub fn run(source: Mixture, options: &Options) -> Result<(), Failure> {
     let device = Device::Cpu;
     let net = TrainNet::new(&options.spec, &device, options.seed).map_err(failed)?;
     let mut optimizer = Optimizer::new(net.vars()).map_err(failed)?;
@@ -70,54 +80,119 @@ pub fn run(sampler: Sampler, options: &Options) -> Result<(), Failure> {
     if progress.steps > 0 {
         println!("resumed at step {} after {:.1} min, {} samples", progress.steps, progress.minutes, progress.samples);
     }
-    let batches = produce(sampler, options.spec.context, options.seed, progress.steps);
+    let trouble = source.trouble();
+    let batches = produce(source, options.spec.context, options.seed, progress.steps);
     if let Some(weights) = options.init.as_ref().filter(|_| progress.steps == 0) {
-        let batch = batches.recv().map_err(|_| failed("the sample producer stopped"))?;
+        let batch = next(&batches)?;
         net.start_from(weights, &input(&batch, &device).map_err(failed)?).map_err(failed)?;
         optimizer = Optimizer::new(net.vars()).map_err(failed)?;
     }
     let (start, minutes_before) = (Instant::now(), progress.minutes);
-    let (mut saved, mut printed) = (Instant::now(), Instant::now());
-    let (mut parts, mut shown, mut bad, mut samples_printed) = ([0.0f32; 5], 0, 0, progress.samples);
+    let mut saved = Instant::now();
+    let mut shown = Shown::new(progress);
+    let mut bad = 0;
+    let mut validated = progress.minutes;
     while progress.minutes < options.minutes {
-        let batch = batches.recv().map_err(|_| failed("the sample producer stopped"))?;
+        let batch = next(&batches)?;
         let rate = rate(options.rate, progress.steps, progress.minutes / options.minutes);
-        let (values, norm) = step(&net, &mut optimizer, &batch, rate, &device).map_err(failed)?;
+        let (parts, norm) = step(&net, &mut optimizer, &batch, rate, &device).map_err(failed)?;
         if norm.is_finite() {
             bad = 0;
-            for (sum, value) in parts.iter_mut().zip(values) {
-                *sum += value;
-            }
-            shown += 1;
+            shown.add(parts, norm, rate);
         } else {
             bad += 1;
             println!("step {}: loss or gradient is not finite; the step is left out ({bad} in a row)", progress.steps);
             if bad > MOST_BAD_STEPS {
-                return Err(failed(format!("{bad} steps in a row were not finite; the last checkpoint is good, lower the rate")));
+                return Err(diverged(bad, &options.out));
             }
         }
         progress.steps += 1;
         progress.samples += batch.len();
         progress.minutes = minutes_before + start.elapsed().as_secs_f64() / 60.0;
-        if printed.elapsed() > PROGRESS_EVERY {
-            let speed = (progress.samples - samples_printed) as f64 / printed.elapsed().as_secs_f64();
-            let [o, b, q, t, a] = parts.map(|p| p / shown.max(1) as f32);
-            println!(
-                "step {:6}  {:5.1}/{:.0} min  loss {:.3} (objectness {o:.3} box {b:.3} quality {q:.3} type {t:.3} axes {a:.3})  |g| {norm:.2}  rate {rate:.1e}  {speed:.1} samples/s",
-                progress.steps,
-                progress.minutes,
-                options.minutes,
-                o + b + q + t + a
-            );
-            (parts, shown, samples_printed, printed) = ([0.0; 5], 0, progress.samples, Instant::now());
+        let over = progress.minutes >= options.minutes;
+        if shown.since.elapsed() > PROGRESS_EVERY {
+            println!("{}", shown.line(progress, options.minutes, trouble.as_deref()));
+            shown = Shown::new(progress);
         }
-        if saved.elapsed() > CHECKPOINT_EVERY || progress.minutes >= options.minutes {
+        // Not while steps fail: the checkpoint stays one from before.
+        if bad == 0 && (saved.elapsed() > CHECKPOINT_EVERY || over) {
             checkpoint::save(&options.out, &options.spec, &net, &optimizer, progress)?;
             saved = Instant::now();
         }
+        if let Some((validation, every)) = &options.validation
+            && (progress.minutes - validated >= *every || over)
+        {
+            let weights = checkpoint::averaged(&options.spec, &net, &optimizer).map_err(failed)?;
+            let mut engine = CandleEngine::new(&options.spec, &weights).map_err(failed)?;
+            let scores = validation.look(&mut engine)?;
+            println!("{}", scores.line(progress));
+            scores.append(&options.out, progress)?;
+            progress.minutes = minutes_before + start.elapsed().as_secs_f64() / 60.0;
+            validated = progress.minutes;
+        }
     }
-    println!("done: {} steps, {} samples, {:.1} min", progress.steps, progress.samples, progress.minutes);
+    println!("done: {} steps, {} samples, {:.1} min{}", progress.steps, progress.samples, progress.minutes, unread(trouble.as_deref()));
     Ok(())
+}
+
+/// The schedule cannot go on; what is left of it.
+fn diverged(bad: usize, out: &Path) -> Failure {
+    let left = match checkpoint::progress(out) {
+        Ok(Some(last)) => format!("the checkpoint of step {} is from before them: resume with a lower --rate", last.steps),
+        Ok(None) => "no checkpoint was written yet: start with a lower --rate".to_owned(),
+        Err(e) => e.message,
+    };
+    failed(format!("{bad} steps in a row were not finite; {left}"))
+}
+
+/// What the progress line is made of.
+struct Shown {
+    parts: [f32; 5],
+    steps: usize,
+    norm: f64,
+    rate: f64,
+    samples_before: usize,
+    since: Instant,
+}
+
+impl Shown {
+    fn new(progress: Progress) -> Self {
+        Self { parts: [0.0; 5], steps: 0, norm: 0.0, rate: 0.0, samples_before: progress.samples, since: Instant::now() }
+    }
+
+    fn add(&mut self, parts: [f32; 5], norm: f64, rate: f64) {
+        for (sum, value) in self.parts.iter_mut().zip(parts) {
+            *sum += value;
+        }
+        (self.norm, self.rate) = (norm, rate);
+        self.steps += 1;
+    }
+
+    /// Means since the last line, speed, time to go.
+    fn line(&self, progress: Progress, minutes: f64, trouble: Option<&Trouble>) -> String {
+        let speed = (progress.samples - self.samples_before) as f64 / self.since.elapsed().as_secs_f64();
+        let [o, b, q, t, a] = self.parts.map(|p| p / self.steps.max(1) as f32);
+        format!(
+            "step {:6}  {:5.1}/{minutes:.0} min  loss {:.3} (objectness {o:.3} box {b:.3} quality {q:.3} type {t:.3} axes {a:.3})  |g| {:.2}  rate {:.1e}  {speed:.1} samples/s  ETA {:.0} min{}",
+            progress.steps,
+            progress.minutes,
+            o + b + q + t + a,
+            self.norm,
+            self.rate,
+            (minutes - progress.minutes).max(0.0).ceil(),
+            unread(trouble)
+        )
+    }
+}
+
+/// What could not be read of marked slices, if anything.
+fn unread(trouble: Option<&Trouble>) -> String {
+    match trouble.map(|t| (t.files(), t.counts())) {
+        Some((files, [key_slices, neighbours])) if key_slices + neighbours > 0 => {
+            format!("  unreadable: {files} images ({key_slices} key slices passed over, {neighbours} neighbours replaced)")
+        }
+        _ => String::new(),
+    }
 }
 
 /// Warm-up to `most`, then half a cosine over the schedule.
@@ -153,20 +228,25 @@ fn input(batch: &[Sample], device: &Device) -> candle_core::Result<Tensor> {
     Tensor::from_vec(data, (planes, CROP, CROP, 3), device)
 }
 
-/// Batches of one slot and of a full context by turns, from one thread: the same seed gives the same batches.
-fn produce(sampler: Sampler, context: usize, seed: u64, first: usize) -> Receiver<Vec<Sample>> {
+/// Batches of one slot and of a full context by turns, from one thread: the same seed gives the same batches. A failure is the last that comes.
+fn produce(source: Mixture, context: usize, seed: u64, first: usize) -> Receiver<Result<Vec<Sample>, Failure>> {
     let (sender, receiver) = bounded(QUEUE);
     std::thread::spawn(move || {
         for n in first.. {
             let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9).wrapping_add(n as u64));
             let (slots, count) = if n % 2 == 0 { (1, BATCH_ONE) } else { (context, BATCH_CONTEXT) };
-            let batch = (0..count).map(|_| sampler.sample(&mut rng, slots)).collect();
-            if sender.send(batch).is_err() {
+            let batch: Result<Vec<Sample>, Failure> = (0..count).map(|_| source.sample(&mut rng, slots)).collect();
+            let last = batch.is_err();
+            if sender.send(batch).is_err() || last {
                 return;
             }
         }
     });
     receiver
+}
+
+fn next(batches: &Receiver<Result<Vec<Sample>, Failure>>) -> Result<Vec<Sample>, Failure> {
+    batches.recv().map_err(|_| failed("the sample producer stopped"))?
 }
 
 #[cfg(test)]
@@ -209,6 +289,24 @@ mod tests {
             let best = found.first().unwrap();
             assert!(iou(best.box_px, sample.truths[0].box_px) > 0.6, "{:?} for {:?}", best.box_px, sample.truths[0].box_px);
         }
+    }
+
+    /// A batch with a value that is not finite costs itself: weights, averages and moments stay what they were.
+    #[test]
+    fn a_batch_that_is_not_finite_changes_nothing() {
+        let net = TrainNet::new(&NetworkSpec::tiny(), &Device::Cpu, 3).unwrap();
+        let mut optimizer = Optimizer::new(net.vars()).unwrap();
+        let truth = Truth { box_px: [40.0, 40.0, 80.0, 80.0], lesion_type: 1, axes_px: None, angle_rad: 0.0 };
+        let sound = Sample { slots: 1, data: vec![0.4; CROP * CROP * 3], truths: vec![truth], ignore: Vec::new() };
+        step(&net, &mut optimizer, std::slice::from_ref(&sound), 1e-3, &Device::Cpu).unwrap();
+        let before = (net.fold().unwrap(), checkpoint::averaged(net.spec(), &net, &optimizer).unwrap());
+        let mut spoilt = sound.clone();
+        spoilt.data[CROP * 3] = f32::NAN;
+        let (_, norm) = step(&net, &mut optimizer, &[spoilt], 1e-3, &Device::Cpu).unwrap();
+        assert!(!norm.is_finite());
+        assert!(before == (net.fold().unwrap(), checkpoint::averaged(net.spec(), &net, &optimizer).unwrap()));
+        let (parts, norm) = step(&net, &mut optimizer, &[sound], 1e-3, &Device::Cpu).unwrap();
+        assert!(norm.is_finite() && parts.iter().all(|p| p.is_finite()));
     }
 
     #[test]

@@ -1,0 +1,118 @@
+//! `lesionlab train`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Source, sampler_of};
+use crate::detect::network::NetworkSpec;
+use crate::error::{Class, Failure};
+use crate::lab::dataset::Scan;
+use crate::lab::dataset::marked::{MarkedSlices, Split};
+use crate::lab::synthesize::Sampler;
+use crate::lab::train::mixture::Mixture;
+use crate::lab::train::validation::Validation;
+use crate::lab::{dataset, train};
+
+/// Share of the harvest where none is named.
+const HARVEST_SHARE: f64 = 0.5;
+
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Marked lesions to train on: a harvest of `mine`, the DeepLesion release, or any other path that `dataset` reads; of it the train split
+    #[arg(long, value_name = "DIR")]
+    harvest: Option<PathBuf>,
+    /// Share of samples from the harvest; with 1 no --ct is needed [default: 0.5]
+    #[arg(long, value_name = "X", requires = "harvest")]
+    harvest_share: Option<f64>,
+    /// Print FROC every so many minutes (10 where none are named) and at the end, and append it to OUT/validation.csv: on the harvest's validation split,
+    /// or on synthetic lesions in the --validation-series
+    #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "10")]
+    validate: Option<f64>,
+    /// Series (folder name) of --ct to validate on, kept out of training; repeat for several
+    #[arg(long, value_name = "NAME", requires = "validate", conflicts_with = "harvest")]
+    validation_series: Vec<String>,
+    /// Minutes of the whole schedule
+    #[arg(long, default_value_t = 60.0)]
+    minutes: f64,
+    /// Seed of weights and samples
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder of checkpoints; an existing one is resumed
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Start from the weights of this bundle (folder or .tar) instead of from nothing
+    #[arg(long, value_name = "BUNDLE")]
+    init: Option<PathBuf>,
+    /// Learning rate after the warm-up [default: 2e-3, with --init 6e-4]
+    #[arg(long, value_name = "X")]
+    rate: Option<f64>,
+    /// Threads (default: one a core)
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// Trains.
+pub fn run(args: &TrainArgs) -> Result<(), Failure> {
+    if let Some(threads) = args.threads {
+        // Fails only where a pool exists already, which then is the caller's choice.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+    if let Some(every) = args.validate.filter(|m| !(m.is_finite() && *m > 0.0)) {
+        return Err(Failure::new(Class::Usage, format!("--validate: {every} is no number of minutes")));
+    }
+    let init = args.init.as_deref().map(|path| crate::shipped::open(Some(path))).transpose()?;
+    let spec = init.as_ref().map_or_else(NetworkSpec::cpu, |bundle| bundle.description.network.clone());
+    let rate = args.rate.unwrap_or(if init.is_some() { train::RATE * 0.3 } else { train::RATE });
+    let (source, validation) = sources(args)?;
+    let options = train::Options {
+        spec,
+        minutes: args.minutes,
+        seed: args.seed,
+        init: init.map(|b| b.weights),
+        rate,
+        out: args.out.clone(),
+        validation: validation.zip(args.validate),
+    };
+    train::run(source, &options)
+}
+
+/// What to draw from, and what to validate on.
+fn sources(args: &TrainArgs) -> Result<(Mixture, Option<Validation>), Failure> {
+    let marked = args.harvest.as_deref().map(|path| MarkedSlices::open(path)?.only(Split::Train)).transpose()?;
+    let share = args.harvest_share.unwrap_or(if marked.is_some() { HARVEST_SHARE } else { 0.0 });
+    if let Some(marked) = &marked {
+        eprintln!("{}: {} key slices to train on", marked.root().display(), marked.keys().len());
+    }
+    let (mut synthetic, mut kept_out) = (None, Vec::new());
+    if let Some(ct) = args.source.ct.as_deref().filter(|_| share < 1.0) {
+        let (out, scans): (Vec<Scan>, Vec<Scan>) =
+            dataset::read(ct, &args.source.skip)?.into_iter().partition(|s| args.validation_series.contains(&s.name));
+        if let Some(name) = args.validation_series.iter().find(|n| !out.iter().any(|s| s.name == **n)) {
+            return Err(Failure::new(Class::Usage, format!("--validation-series: {} holds no series {name}", ct.display())));
+        }
+        if scans.is_empty() {
+            return Err(Failure::new(Class::Usage, "--validation-series: nothing is left to train on"));
+        }
+        kept_out = out;
+        synthetic = Some(sampler_of(scans, &args.source)?);
+    }
+    let validation = match (args.validate, &args.harvest) {
+        (None, _) => None,
+        (Some(_), Some(path)) => {
+            let slices = MarkedSlices::open(path)?.only(Split::Validation)?;
+            eprintln!("{}: {} key slices to validate on", path.display(), slices.keys().len());
+            Some(Validation::Marked(slices))
+        }
+        (Some(_), None) if kept_out.is_empty() => {
+            let text = "--validate: there is nothing to validate on: name series of --ct with --validation-series, or a --harvest";
+            return Err(Failure::new(Class::Usage, text));
+        }
+        (Some(_), None) => Some(Validation::Synthetic(
+            Sampler::new(kept_out, Vec::new(), 0.0).map_err(|e| Failure::new(Class::Internal, format!("table.toml: {e}")))?,
+        )),
+    };
+    Ok((Mixture::new(synthetic, marked, share)?, validation))
+}
