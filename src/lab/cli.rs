@@ -56,7 +56,8 @@ struct MineArgs {
     /// Write the counts as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write truth.csv and images.csv of the same lesions, to `evaluate` a detector on the images as they are; they name files, so keep them apart
+    /// Write truth.csv and images.csv of the same lesions, to `evaluate` a detector on the images themselves (sets train, validation,
+    /// test); they name files and images, so keep them out of the dataset
     #[arg(long, value_name = "DIR")]
     truth: Option<PathBuf>,
 }

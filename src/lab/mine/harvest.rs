@@ -235,6 +235,7 @@ impl Series<'_> {
             points: lesion.points,
             spacing_mm: self.stack.geometry.map_or([1.0; 2], |g| g.spacing_mm),
             lesion_type: lesion.lesion_type,
+            split: row.split,
             noisy: row.noisy,
         });
         harvest.rows.push(row);

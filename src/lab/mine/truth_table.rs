@@ -11,8 +11,8 @@ use super::rules::{Points, bounding_box, lengths};
 use crate::detect::TYPE_NAMES;
 use crate::error::{Class, Failure};
 
-/// Name of the evaluator's set.
-const SET: &str = "harvest";
+/// The evaluator's sets: the parts that patients fall into, so that `evaluate --sets test` measures on nobody who was trained on.
+const SETS: [&str; 3] = ["train", "validation", "test"];
 
 /// A lesion of the harvest on its own image.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,8 @@ pub struct Marked {
     pub spacing_mm: [f64; 2],
     /// DeepLesion's coarse type, -1 where unknown.
     pub lesion_type: i8,
+    /// Part that its patient falls into: 1 train, 2 validation, 3 test.
+    pub split: u8,
     /// Suspicious.
     pub noisy: bool,
 }
@@ -56,7 +58,14 @@ pub fn write(folder: &Path, marked: &[Marked]) -> Result<[usize; 2], Failure> {
         }
         writer.flush().map_err(|e| failed(&path, &e))
     };
-    let names = |m: &Marked| vec![SET.to_owned(), m.numbers.folder(), m.numbers.patient.to_string(), m.sop_instance_uid.clone()];
+    let names = |m: &Marked| {
+        vec![
+            SETS[usize::from(m.split.clamp(1, 3)) - 1].to_owned(),
+            m.numbers.folder(),
+            m.numbers.patient.to_string(),
+            m.sop_instance_uid.clone(),
+        ]
+    };
     let mut seen = BTreeSet::new();
     let images: Vec<Vec<String>> = sure
         .iter()
@@ -96,6 +105,7 @@ mod tests {
             points: [[x, 20.0], [x + 20.0, 20.0], [x + 10.0, 14.0], [x + 10.0, 26.0]],
             spacing_mm: [0.5, 0.5],
             lesion_type: if noisy { -1 } else { 4 },
+            split: 3,
             noisy,
         };
         let marked = [mark("2.25.1", 10.0, false), mark("2.25.1", 60.0, false), mark("2.25.2", 10.0, false), mark("2.25.2", 90.0, true)];
@@ -107,6 +117,7 @@ mod tests {
         let slice = &study.slices[0];
         assert_eq!((study.slices.len(), slice.path.as_deref(), slice.patient.as_str()), (1, Some("/pacs/2.25.1, a.dcm"), "3"));
         assert_eq!(slice.boxes.truths, [[5.0, 9.0, 35.0, 31.0], [55.0, 9.0, 85.0, 31.0]]);
+        assert_eq!(study.sets(), ["test"]);
         assert_eq!((slice.marks[0].kind.as_str(), slice.marks[0].long_axis_mm), ("liver", Some(10.0)));
     }
 }
