@@ -1,17 +1,16 @@
 //! The workbench's verbs and their help text.
 
 mod dataset;
+mod synthesize;
 mod train;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 
 use super::dataset::{Scan, backgrounds};
-use super::synthesize::{Sampler, hard, phantom, preview, real};
+use super::synthesize::{Sampler, hard, phantom, real};
 use super::{evaluate, export, mine};
 use crate::error::{Class, Failure};
 
@@ -29,8 +28,8 @@ enum Verb {
     Mine(MineArgs),
     /// What is in a dataset of marked lesions (DeepLesion's release, a harvest of `mine`, DICOM with truth tables), and what is wrong with it
     Dataset(dataset::DatasetArgs),
-    /// Paint lesions into CT and show them on a contact sheet
-    Synthesize(SynthesizeArgs),
+    /// Paint lesions into CT: a contact sheet of training samples, or whole studies with bookmarks and truth
+    Synthesize(synthesize::SynthesizeArgs),
     /// Train the network on synthesized samples, a harvest's marked lesions, or both; resumes where it stopped
     Train(train::TrainArgs),
     /// FROC of candidates (`lesionwatch scan --candidates`) against a truth table
@@ -57,6 +56,10 @@ struct MineArgs {
     /// Write the counts as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write truth.csv and images.csv of the same lesions, to `evaluate` a detector on the images themselves (sets train, validation,
+    /// test); they name files and images, so keep them out of the dataset
+    #[arg(long, value_name = "DIR")]
+    truth: Option<PathBuf>,
 }
 
 /// What `mine` reads of a vendor's export.
@@ -91,24 +94,6 @@ struct Source {
     /// Places that a detector took for lesions, shown more often: CSV of `lesionwatch scan --force --candidates` over the folder of --ct
     #[arg(long, value_name = "FILE.csv")]
     hard: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct SynthesizeArgs {
-    #[command(flatten)]
-    source: Source,
-    /// Contact sheet to write
-    #[arg(long, value_name = "FILE.png")]
-    preview: PathBuf,
-    /// Samples on the sheet
-    #[arg(long, default_value_t = 40)]
-    count: usize,
-    /// Planes a sample
-    #[arg(long, default_value_t = 1)]
-    slots: usize,
-    /// The same seed gives the same samples
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -178,7 +163,7 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.verb {
         Verb::Mine(args) => mine(args),
-        Verb::Synthesize(args) => synthesize(&args),
+        Verb::Synthesize(args) => synthesize::run(&args),
         Verb::Train(args) => train::run(&args),
         Verb::Dataset(args) => dataset::run(&args),
         Verb::Evaluate(args) => evaluate(args),
@@ -194,7 +179,14 @@ pub fn main() -> ExitCode {
 }
 
 fn mine(args: MineArgs) -> Result<(), Failure> {
-    let request = mine::Request { objects: args.objects, images: args.images, out: args.out, review: args.review, json: args.json };
+    let request = mine::Request {
+        objects: args.objects,
+        images: args.images,
+        out: args.out,
+        review: args.review,
+        json: args.json,
+        truth: args.truth,
+    };
     let summary = mine::run(&request)?;
     print!("{}", summary.text());
     let review = request.review_path();
@@ -216,10 +208,6 @@ fn backgrounds_of(source: &Source, seed: u64) -> Result<Vec<Scan>, Failure> {
     Ok(scans)
 }
 
-fn sampler(source: &Source, seed: u64) -> Result<Sampler, Failure> {
-    sampler_of(backgrounds_of(source, seed)?, source)
-}
-
 /// Paints into `scans`, with the real lesions of `source`.
 fn sampler_of(scans: Vec<Scan>, source: &Source) -> Result<Sampler, Failure> {
     let lesions = source.lesions.as_deref().map(real::read).transpose()?.unwrap_or_default();
@@ -231,15 +219,6 @@ fn sampler_of(scans: Vec<Scan>, source: &Source) -> Result<Sampler, Failure> {
     }
     let sampler = Sampler::new(scans, lesions, source.real_share).map_err(|e| Failure::new(Class::Internal, format!("table.toml: {e}")))?;
     Ok(sampler.with_false_alarms(hard))
-}
-
-fn synthesize(args: &SynthesizeArgs) -> Result<(), Failure> {
-    let sampler = sampler(&args.source, args.seed)?;
-    let mut rng = StdRng::seed_from_u64(args.seed);
-    let start = std::time::Instant::now();
-    let samples: Vec<_> = (0..args.count).map(|_| sampler.sample(&mut rng, args.slots)).collect();
-    println!("{} samples, {:.0} a second on one core", samples.len(), samples.len() as f64 / start.elapsed().as_secs_f64());
-    preview::write(&args.preview, &samples, 8)
 }
 
 fn evaluate(args: EvaluateArgs) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ use super::mark::{Document, Reason, Refusal};
 use super::review::Line;
 use super::rules::suspicions;
 use super::table::Row;
+use super::truth_table::Marked;
 use crate::error::{Class, Failure};
 use crate::volume::body::body_box;
 use crate::volume::{HuImage, pixels};
@@ -38,7 +39,9 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    fn folder(self) -> String {
+    /// Name of its folder.
+    #[must_use]
+    pub fn folder(self) -> String {
         format!("{:06}_{:02}_{:02}", self.patient, self.study, self.series)
     }
 }
@@ -52,6 +55,8 @@ pub struct Harvest {
     pub lines: Vec<Line>,
     /// Images written.
     pub slices: usize,
+    /// The same lesions on their own images.
+    pub marked: Vec<Marked>,
 }
 
 /// Series key: patient, stack, layer.
@@ -222,6 +227,17 @@ impl Series<'_> {
                 Refusal::new(Reason::Merged, format!("averaged with {} overlapping marks of its image", lesion.origins.len() - 1));
             harvest.lines.extend(self.lines(lesion, &refusal, &row.file_name).into_iter().skip(1));
         }
+        let image = &self.stack.slices[lesion.slice];
+        harvest.marked.push(Marked {
+            numbers: self.numbers,
+            sop_instance_uid: image.sop_instance_uid.to_string(),
+            path: self.index.path(image),
+            points: lesion.points,
+            spacing_mm: self.stack.geometry.map_or([1.0; 2], |g| g.spacing_mm),
+            lesion_type: lesion.lesion_type,
+            split: row.split,
+            noisy: row.noisy,
+        });
         harvest.rows.push(row);
     }
 

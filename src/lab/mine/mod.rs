@@ -2,7 +2,7 @@
 //!
 //! [`source`] tells what a file is, [`structured_report`], [`presentation_state`], [`aim`] and [`export_table`] read it into [`mark`]s; [`revise`] decides
 //! which statement of a lesion counts; [`images`] indexes the CT, [`place`] puts marks on it by the [`rules`], [`lesion`] merges readers; [`harvest`] and
-//! [`table`] write, [`review`] and [`summary`] tell what was left out and why.
+//! [`table`] write, [`truth_table`] writes what the evaluator needs, [`review`] and [`summary`] tell what was left out and why.
 //!
 //! Words: a *document* is one object with its revision; a *mark* is a pair of axes as drawn; a *lesion* is what one or several marks of one image show.
 
@@ -24,6 +24,7 @@ pub mod source;
 pub mod structured_report;
 pub mod summary;
 pub mod table;
+pub mod truth_table;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,6 +56,8 @@ pub struct Request {
     pub review: Option<PathBuf>,
     /// Counts as JSON.
     pub json: Option<PathBuf>,
+    /// Folder for the evaluator's tables of the same lesions; they name files and images, so not below `out`.
+    pub truth: Option<PathBuf>,
 }
 
 impl Request {
@@ -122,6 +125,9 @@ pub fn run(request: &Request) -> Result<Summary, Failure> {
     }
     if !written.rows.is_empty() {
         table::write(&request.out.join("DL_info.csv"), &written.rows)?;
+        if let Some(folder) = &request.truth {
+            truth_table::write(folder, &written.marked)?;
+        }
     }
     Ok(summary)
 }

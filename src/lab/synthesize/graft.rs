@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn the_middle_is_the_patch_and_the_rest_is_untouched() {
-        let flat = |size: usize, hu: f32| Planes { size, hu: vec![vec![hu; size * size]; 2], offsets_mm: vec![0.0, 2.0] };
+        let flat = |size: usize, hu: f32| Planes { size, pixel_mm: 0.8, hu: vec![vec![hu; size * size]; 2], offsets_mm: vec![0.0, 2.0] };
         let (mut planes, patch) = (flat(64, -100.0), flat(24, 50.0));
         graft(&mut planes, &patch, [30.0, 20.0], &mut StdRng::seed_from_u64(1));
         for plane in &planes.hu {

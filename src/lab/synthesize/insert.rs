@@ -2,8 +2,8 @@
 
 use rand::Rng;
 
+use super::Planes;
 use super::shape::Shape;
-use super::{Planes, SLOT_MM};
 
 /// Radius of the blur that separates tissue from noise, pixels.
 const BLUR_PX: usize = 3;
@@ -25,26 +25,19 @@ pub struct Look {
     pub necrosis_hu: f32,
 }
 
-/// Paints `shape` with its centre at `centre` (slot pixels; z in mm from the middle plane). Returns the mask on the middle plane.
-pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, thickness_mm: f32, rng: &mut impl Rng) -> Vec<bool> {
-    let size = planes.size;
-    let reach = (shape.reach_mm() / SLOT_MM).ceil();
-    let span = |c: f32| ((c - reach).max(0.0) as usize, ((c + reach).max(0.0) as usize + 1).min(size));
-    let ((x1, x2), (y1, y2)) = (span(centre[0]), span(centre[1]));
-    let mut mask = vec![false; size * size];
-    if x1 >= x2 || y1 >= y2 {
-        return mask;
-    }
+/// Paints `shape` with its centre at `centre` (pixels of the planes; z in mm as their offsets) into all planes. `thickness_mm` is that of a slice.
+pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, thickness_mm: f32, rng: &mut impl Rng) {
+    let (size, pixel_mm) = (planes.size, planes.pixel_mm);
+    let Some((x1, y1, x2, y2)) = span(planes, shape, centre) else { return };
     // In lung the noise under a lesion is vessels and air: borrow the amplitude from soft tissue, white in z as thin slices are.
     let grain = rng.random_range(4.0f32..18.0);
     let samples: &[f32] = if thickness_mm > 2.5 { &[-0.35, 0.0, 0.35] } else { &[0.0] };
-    let middle = planes.hu.len() / 2;
     for (plane, offset) in planes.hu.iter_mut().zip(&planes.offsets_mm) {
         let smooth = blur(plane, size, (x1, y1, x2, y2));
         for y in y1..y2 {
             for x in x1..x2 {
                 let (mut alpha, mut depth) = (0.0, 0.0);
-                let p = [(x as f32 - centre[0]) * SLOT_MM, (y as f32 - centre[1]) * SLOT_MM, offset - centre[2]];
+                let p = [(x as f32 - centre[0]) * pixel_mm, (y as f32 - centre[1]) * pixel_mm, offset - centre[2]];
                 for s in samples {
                     let (a, d) = shape.at([p[0], p[1], p[2] + s * thickness_mm]);
                     alpha += a / samples.len() as f32;
@@ -66,13 +59,30 @@ pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, t
             }
         }
     }
-    for y in y1..y2 {
-        for x in x1..x2 {
-            let p = [(x as f32 - centre[0]) * SLOT_MM, (y as f32 - centre[1]) * SLOT_MM, planes.offsets_mm[middle] - centre[2]];
-            mask[y * size + x] = shape.at(p).0 > 0.5;
+}
+
+/// Where `shape` lies on one of the planes: inside its surface, whatever the edge. `size * size` values.
+#[must_use]
+pub fn section(planes: &Planes, plane: usize, shape: &Shape, centre: [f32; 3]) -> Vec<bool> {
+    let (size, pixel_mm) = (planes.size, planes.pixel_mm);
+    let mut mask = vec![false; size * size];
+    if let Some((x1, y1, x2, y2)) = span(planes, shape, centre) {
+        for y in y1..y2 {
+            for x in x1..x2 {
+                let p = [(x as f32 - centre[0]) * pixel_mm, (y as f32 - centre[1]) * pixel_mm, planes.offsets_mm[plane] - centre[2]];
+                mask[y * size + x] = shape.at(p).0 > 0.5;
+            }
         }
     }
     mask
+}
+
+/// Columns and rows that `shape` can reach: first x, first y, then the ends.
+fn span(planes: &Planes, shape: &Shape, centre: [f32; 3]) -> Option<(usize, usize, usize, usize)> {
+    let reach = (shape.reach_mm() / planes.pixel_mm).ceil();
+    let along = |c: f32| ((c - reach).max(0.0) as usize, ((c + reach).max(0.0) as usize + 1).min(planes.size));
+    let ((x1, x2), (y1, y2)) = (along(centre[0]), along(centre[1]));
+    (x1 < x2 && y1 < y2).then_some((x1, y1, x2, y2))
 }
 
 /// Mean over a square of [`BLUR_PX`], of a window of the plane.
@@ -94,4 +104,191 @@ fn blur(plane: &[f32], size: usize, (x1, y1, x2, y2): (usize, usize, usize, usiz
         }
     }
     out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use std::collections::HashSet;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::lab::synthesize::kind::{Drawn, Kind, table};
+    use crate::lab::synthesize::recist;
+    use crate::lab::synthesize::site::Site;
+
+    const SIZE: usize = 160;
+    const PIXEL_MM: f32 = 0.8;
+    const STEP_MM: f32 = 2.0;
+    const PLANES: usize = 9;
+    /// Of the phantom's own noise, HU.
+    const NOISE_HU: f32 = 12.0;
+    const SEEDS: u64 = 12;
+
+    /// HU of the tissue that a kind lies in.
+    fn tissue_hu(kind: &Kind) -> f32 {
+        match kind.site {
+            Site::Lung => -850.0,
+            Site::Parenchyma => 105.0,
+            Site::Kidney => 170.0,
+            Site::Fat | Site::Subcutaneous => -100.0,
+            Site::Muscle => 55.0,
+            Site::Bone => 240.0,
+        }
+    }
+
+    fn normal(rng: &mut StdRng) -> f32 {
+        (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0
+    }
+
+    /// Even tissue with noise of [`NOISE_HU`], of which neighbouring planes share `shared` (the correlation).
+    fn phantom(hu: f32, shared: f32, rng: &mut StdRng) -> Planes {
+        let mut last: Vec<f32> = (0..SIZE * SIZE).map(|_| normal(rng)).collect();
+        let mut planes = Vec::new();
+        for _ in 0..PLANES {
+            for v in &mut last {
+                *v = *v * shared + normal(rng) * (1.0 - shared * shared).sqrt();
+            }
+            planes.push(last.iter().map(|n| hu + n * NOISE_HU).collect());
+        }
+        let offsets_mm = (0..PLANES).map(|i| (i as f32 - (PLANES / 2) as f32) * STEP_MM).collect();
+        Planes { size: SIZE, pixel_mm: PIXEL_MM, hu: planes, offsets_mm }
+    }
+
+    const CENTRE: [f32; 3] = [79.5, 80.25, 0.0];
+
+    /// One lesion of a size that the phantom holds.
+    fn draw(kind: &Kind, rng: &mut StdRng) -> Drawn {
+        loop {
+            let drawn = kind.draw(rng);
+            if drawn.shape.reach_mm() < 58.0 {
+                return drawn;
+            }
+        }
+    }
+
+    /// Pixels of a plane whose share of lesion is whole and that lie deep or shallow enough.
+    fn pixels(planes: &Planes, plane: usize, drawn: &Drawn, depth: std::ops::Range<f32>) -> Vec<usize> {
+        let at = |i: usize| {
+            let (x, y) = ((i % SIZE) as f32, (i / SIZE) as f32);
+            drawn.shape.at([(x - CENTRE[0]) * PIXEL_MM, (y - CENTRE[1]) * PIXEL_MM, planes.offsets_mm[plane]])
+        };
+        (0..SIZE * SIZE).filter(|i| matches!(at(*i), (a, d) if a >= 1.0 && depth.contains(&d))).collect()
+    }
+
+    fn mean(values: &[f32]) -> f32 {
+        values.iter().sum::<f32>() / values.len().max(1) as f32
+    }
+
+    fn deviation(values: &[f32]) -> f32 {
+        let m = mean(values);
+        (values.iter().map(|v| (v - m).powi(2)).sum::<f32>() / values.len().max(1) as f32).sqrt()
+    }
+
+    fn correlation(a: &[f32], b: &[f32]) -> f32 {
+        let (ma, mb) = (mean(a), mean(b));
+        let both: f32 = a.iter().zip(b).map(|(x, y)| (x - ma) * (y - mb)).sum::<f32>() / a.len().max(1) as f32;
+        both / (deviation(a) * deviation(b)).max(1e-6)
+    }
+
+    /// The core's mean is what was asked of it, within the texture's amplitude and 4 HU; over the seeds it is right on average within 6 HU.
+    #[test]
+    fn the_core_has_the_hu_that_was_asked_for() {
+        for kind in table().unwrap() {
+            let mut errors = Vec::new();
+            for seed in 0..SEEDS {
+                let mut rng = StdRng::seed_from_u64(seed);
+                let mut drawn = draw(&kind, &mut rng);
+                drawn.look.necrosis_hu = 0.0;
+                let mut planes = phantom(tissue_hu(&kind), 0.0, &mut rng);
+                paint(&mut planes, &drawn.shape, CENTRE, drawn.look, 1.0, &mut rng);
+                let look = drawn.look;
+                // A rim takes from the core what it adds outside.
+                let asked = look.hu + if look.delta { tissue_hu(&kind) } else { 0.0 } - look.rim_hu;
+                let core: Vec<f32> = pixels(&planes, PLANES / 2, &drawn, 0.35..2.0).iter().map(|i| planes.hu[PLANES / 2][*i]).collect();
+                if core.len() < 9 {
+                    continue;
+                }
+                let error = mean(&core) - asked;
+                let slack = look.texture_hu + 4.0 + 3.0 * NOISE_HU / (core.len() as f32).sqrt();
+                assert!(error.abs() <= slack, "{} seed {seed}: core {:.1} HU, asked {asked:.1}, slack {slack:.1}", kind.name, mean(&core));
+                errors.push(error / look.texture_hu.max(4.0));
+            }
+            assert!(errors.len() as u64 >= SEEDS / 2, "{}: only {} lesions have a core", kind.name, errors.len());
+            assert!(mean(&errors).abs() < 0.4, "{}: off by {:.2} of its texture on average", kind.name, mean(&errors));
+        }
+    }
+
+    #[test]
+    fn dead_parts_are_darker_than_the_rest() {
+        let kind = table().unwrap().into_iter().find(|k| k.name == "conglomerate mass").unwrap();
+        let mut rng = StdRng::seed_from_u64(5);
+        let mut drawn = draw(&kind, &mut rng);
+        (drawn.look.necrosis_hu, drawn.look.texture_hu, drawn.look.rim_hu) = (40.0, 0.0, 0.0);
+        let mut planes = phantom(-100.0, 0.0, &mut rng);
+        paint(&mut planes, &drawn.shape, CENTRE, drawn.look, 1.0, &mut rng);
+        let of = |depth| mean(&pixels(&planes, PLANES / 2, &drawn, depth).iter().map(|i| planes.hu[PLANES / 2][*i]).collect::<Vec<_>>());
+        assert!(of(0.6..2.0) < of(0.0..0.2) - 15.0, "{} {}", of(0.6..2.0), of(0.0..0.2));
+    }
+
+    /// The long axis of the section through the centre, on the mask and on the pixels, is what was asked within 1.5 mm or 10 %.
+    #[test]
+    fn the_long_axis_is_as_long_as_was_asked_for() {
+        for kind in table().unwrap() {
+            for seed in 0..SEEDS {
+                let mut rng = StdRng::seed_from_u64(seed + 100);
+                let mut drawn = draw(&kind, &mut rng);
+                let mut planes = phantom(tissue_hu(&kind), 0.0, &mut rng);
+                let long = |mask: &[bool]| recist::measure(mask, SIZE, 0.0, 1, 0).unwrap().axes_px.unwrap()[0] * PIXEL_MM;
+                let mask = long(&section(&planes, PLANES / 2, &drawn.shape, CENTRE));
+                let slack = (0.1 * drawn.long_mm).max(1.5);
+                assert!((mask - drawn.long_mm).abs() <= slack, "{} seed {seed}: {mask:.1} mm, asked {:.1}", kind.name, drawn.long_mm);
+                // What can be seen ends where the mask does: half way between lesion and tissue, without noise and texture.
+                planes.hu.iter_mut().for_each(|p| p.fill(tissue_hu(&kind)));
+                (drawn.look.texture_hu, drawn.look.rim_hu, drawn.look.necrosis_hu) = (0.0, 0.0, 0.0);
+                paint(&mut planes, &drawn.shape, CENTRE, drawn.look, 1.0, &mut rng);
+                if kind.site == Site::Lung {
+                    continue; // Its noise is the painter's own.
+                }
+                let lesion_hu = drawn.look.hu + if drawn.look.delta { tissue_hu(&kind) } else { 0.0 };
+                let half = (lesion_hu - tissue_hu(&kind)) / 2.0;
+                let seen: Vec<bool> = planes.hu[PLANES / 2].iter().map(|v| (v - tissue_hu(&kind)) / half > 1.0).collect();
+                assert!((long(&seen) - mask).abs() <= 1.7, "{} seed {seed}: seen {:.1} mm, mask {mask:.1}", kind.name, long(&seen));
+            }
+        }
+    }
+
+    /// In soft tissue the noise under a lesion is the scan's: within 25 % of its amplitude, and from plane to plane no more alike than outside.
+    #[test]
+    fn the_noise_inside_is_that_of_the_scan() {
+        for kind in table().unwrap() {
+            let mut compared = 0;
+            for (seed, shared) in (0..SEEDS).flat_map(|s| [(s, 0.0), (s, 0.6)]) {
+                let mut rng = StdRng::seed_from_u64(seed + 200);
+                let mut drawn = draw(&kind, &mut rng);
+                (drawn.look.texture_hu, drawn.look.rim_hu, drawn.look.necrosis_hu) = (0.0, 0.0, 0.0);
+                let mut planes = phantom(tissue_hu(&kind), shared, &mut rng);
+                paint(&mut planes, &drawn.shape, CENTRE, drawn.look, 1.0, &mut rng);
+                let (here, above) = (PLANES / 2, PLANES / 2 + 1);
+                let inside: HashSet<usize> = pixels(&planes, here, &drawn, 0.0..2.0).into_iter().collect();
+                let both: Vec<usize> = pixels(&planes, above, &drawn, 0.0..2.0).into_iter().filter(|i| inside.contains(i)).collect();
+                if both.len() < 100 {
+                    continue;
+                }
+                compared += 1;
+                let values = |plane: usize| both.iter().map(|i| planes.hu[plane][*i]).collect::<Vec<_>>();
+                let alike = correlation(&values(here), &values(above));
+                // Four standard errors of a correlation over so many pixels.
+                let most = if kind.site == Site::Lung { 0.0 } else { shared } + 4.0 / (both.len() as f32).sqrt();
+                assert!(alike <= most, "{} seed {seed}: planes correlate by {alike:.2}, the scan by {shared:.2}", kind.name);
+                if kind.site != Site::Lung {
+                    let ratio = deviation(&values(here)) / NOISE_HU;
+                    assert!((0.75..1.25).contains(&ratio), "{} seed {seed}: noise {ratio:.2} of the scan's", kind.name);
+                }
+            }
+            assert!(compared >= 4, "{}: only {compared} lesions are large enough to tell", kind.name);
+        }
+    }
 }

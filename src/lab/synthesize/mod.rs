@@ -1,25 +1,29 @@
 //! On-the-fly synthesis: crops of real CT, or of bodies made up from a seed, with lesions painted in 3-D, real lesions transplanted, and look-alikes that are no lesions.
 //! Deterministic by seed; kinds, sizes and contrasts in `table.toml`.
 
+pub mod another;
 pub mod augment;
+pub mod dicom_out;
 pub mod graft;
 pub mod hard;
 pub mod insert;
+pub mod kind;
 pub mod phantom;
 pub mod preview;
 pub mod real;
 pub mod recist;
 pub mod shape;
 pub mod site;
+pub mod studies;
 pub mod warp;
 
 use rand::Rng;
 use rand::rngs::StdRng;
 use rayon::prelude::*;
-use serde::Deserialize;
 
 use self::hard::FalseAlarm;
 use self::insert::Look;
+use self::kind::{Drawn, Kind};
 use self::real::RealLesion;
 use self::shape::Shape;
 use self::site::{Part, Site, Sites};
@@ -51,8 +55,6 @@ const MOST_DRAWS: usize = 8;
 const LEAST_INSET: f64 = 0.33;
 /// Air, lung included.
 const AIR_HU: f32 = -500.0;
-/// Lesions over this long axis may have a core that gets no blood, mm.
-const NECROSIS_MM: f32 = 22.0;
 /// A lesion with fewer pixels on the middle plane is not asked for.
 const LEAST_PIXELS: usize = 8;
 
@@ -86,36 +88,12 @@ pub struct Sample {
 pub struct Planes {
     /// Side, pixels.
     pub size: usize,
+    /// Side of a pixel, mm.
+    pub pixel_mm: f32,
     /// HU, one vector a plane, rising z.
     pub hu: Vec<Vec<f32>>,
     /// z of each plane relative to the middle one, mm.
     pub offsets_mm: Vec<f32>,
-}
-
-/// One row of `table.toml`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kind {
-    #[serde(rename = "name")]
-    _name: String,
-    #[serde(rename = "type")]
-    type_name: String,
-    site: Site,
-    weight: f32,
-    size_mm: [f32; 5],
-    hu: [f32; 2],
-    #[serde(default)]
-    delta: bool,
-    #[serde(default)]
-    rim: bool,
-    texture_hu: f32,
-    edge_mm: [f32; 2],
-    rough: [f32; 2],
-}
-
-#[derive(Deserialize)]
-struct Table {
-    kind: Vec<Kind>,
 }
 
 /// Backgrounds with their places, kinds and real lesions: everything a sample is drawn from.
@@ -138,7 +116,7 @@ impl Sampler {
     /// # Errors
     /// A defect of the built-in table.
     pub fn new(scans: Vec<Scan>, real: Vec<RealLesion>, real_share: f64) -> Result<Self, toml::de::Error> {
-        let table: Table = toml::from_str(include_str!("table.toml"))?;
+        let kinds = kind::table()?;
         let scans: Vec<_> = scans
             .into_par_iter()
             .map(|scan| {
@@ -150,7 +128,7 @@ impl Sampler {
             .collect();
         // A series of 100 slices is worth more than one slice, but not a hundred times.
         let weights = scans.iter().map(|(s, ..)| (s.slices.len() as f32).sqrt()).collect();
-        Ok(Self { scans, weights, kinds: table.kind, real, real_share, hard: Vec::new(), hard_weights: Vec::new() })
+        Ok(Self { scans, weights, kinds, real, real_share, hard: Vec::new(), hard_weights: Vec::new() })
     }
 
     /// Shows these false alarms in [`HARD_SHARE`] of the samples; their indices are those of the scans given to [`Sampler::new`].
@@ -243,7 +221,7 @@ impl Sampler {
                 (0..MOST_DRAWS).filter_map(|_| choose(rng, places.of(kind.site)).map(|p| to_crop(*p))).find(within)
             };
             let Some(place) = place else { continue };
-            if let Some(truth) = self.lesion(rng, &mut planes, kind, type_of(kind, places.part)?, place, margin, thickness_mm) {
+            if let Some(truth) = self.lesion(rng, &mut planes, kind, kind.type_in(places.part)?, place, margin, thickness_mm) {
                 truths.retain(|t| crate::detect::nms::iou(t.box_px, truth.box_px) < 0.2);
                 truths.push(truth);
             }
@@ -278,31 +256,22 @@ impl Sampler {
             let in_lung = kind.site == Site::Lung;
             let fitting: Vec<&RealLesion> = self.real.iter().filter(|r| r.in_lung == in_lung && !r.beside_bone).collect();
             if let Some(lesion) = choose(rng, &fitting) {
-                let wanted_mm = quantile(rng, kind.size_mm);
+                let wanted_mm = kind.long_mm(rng);
                 let shrink = if in_lung { rng.random_range(0.7..1.3) } else { (wanted_mm / lesion.long_mm().max(1.0)).clamp(0.15, 1.0) };
                 let mut truth = lesion.transplant(planes, place, shrink, margin, rng)?;
                 truth.lesion_type = lesion_type;
                 return Some(truth);
             }
         }
-        let edge_mm = rng.random_range(kind.edge_mm[0]..kind.edge_mm[1]);
-        let rough = rng.random_range(kind.rough[0]..kind.rough[1]);
-        let long_mm = quantile(rng, kind.size_mm);
-        if kind.site != Site::Lung && sticks_out(planes, place, long_mm * 0.45 / SLOT_MM) {
+        let Drawn { shape, look, long_mm } = kind.draw(rng);
+        let middle = planes.hu.len() / 2;
+        if kind.site != Site::Lung && sticks_out(&planes.hu[middle], planes.size, place, long_mm * 0.45 / planes.pixel_mm) {
             return None;
         }
-        let shape = Shape::random(rng, long_mm, edge_mm, rough);
         let z = rng.random_range(-0.65..0.65) * shape.semi_mm[2];
-        let hu = rng.random_range(kind.hu[0]..kind.hu[1]);
-        let rim = kind.rim || rng.random_bool(0.12);
-        let look = Look {
-            hu,
-            delta: kind.delta,
-            texture_hu: kind.texture_hu * rng.random_range(0.3..1.5),
-            rim_hu: if rim { rng.random_range(8.0..35.0) } else { 0.0 },
-            necrosis_hu: if long_mm > NECROSIS_MM && rng.random_bool(0.5) { rng.random_range(12.0..55.0) } else { 0.0 },
-        };
-        let mask = insert::paint(planes, &shape, [place[0], place[1], z], look, thickness_mm, rng);
+        let centre = [place[0], place[1], z];
+        insert::paint(planes, &shape, centre, look, thickness_mm, rng);
+        let mask = insert::section(planes, middle, &shape, centre);
         recist::measure(&mask, planes.size, margin, LEAST_PIXELS, lesion_type)
     }
 
@@ -349,23 +318,12 @@ impl Sampler {
     }
 }
 
-/// DeepLesion's type of a lesion of this kind: a mass in fat is called after the part of the body that it lies in.
-fn type_of(kind: &Kind, part: Part) -> Option<usize> {
-    let name = match (kind.site, part) {
-        (Site::Fat, Part::Chest) => "mediastinum",
-        (Site::Fat, Part::Pelvis) => "pelvis",
-        _ => kind.type_name.as_str(),
-    };
-    TYPE_NAMES.iter().position(|n| *n == name)
-}
-
 /// Whether a disc reaches into air: a mass of the body wall does not hang in front of the skin.
-fn sticks_out(planes: &Planes, [x, y]: [f32; 2], radius: f32) -> bool {
-    let plane = &planes.hu[planes.hu.len() / 2];
+fn sticks_out(plane: &[f32], size: usize, [x, y]: [f32; 2], radius: f32) -> bool {
     (0..8).any(|i| {
         let (sin, cos) = (i as f32 * std::f32::consts::FRAC_PI_4).sin_cos();
-        let at = [x + radius * cos, y + radius * sin].map(|v| v.clamp(0.0, planes.size as f32 - 1.0) as usize);
-        plane[at[1] * planes.size + at[0]] < AIR_HU
+        let at = [x + radius * cos, y + radius * sin].map(|v| v.clamp(0.0, size as f32 - 1.0) as usize);
+        plane[at[1] * size + at[0]] < AIR_HU
     })
 }
 
@@ -385,7 +343,7 @@ fn planes_of(scan: &Scan, grid: &SlotGrid, at: usize, slots: usize, frame: &Fram
     };
     let window = grid.window(at, slots);
     let offsets_mm = window.iter().map(|s| (grid.slots[*s].z_mm - grid.slots[at].z_mm) as f32).collect();
-    Planes { size: frame.width, hu: window.into_iter().map(|s| plane(s).hu).collect(), offsets_mm }
+    Planes { size: frame.width, pixel_mm: SLOT_MM, hu: window.into_iter().map(|s| plane(s).hu).collect(), offsets_mm }
 }
 
 /// What every crop goes through last, painted or marked: augmentation, lesions cut by its border set apart, windows, mirroring.
@@ -446,17 +404,6 @@ fn mirror(rng: &mut StdRng, sample: &mut Sample) {
         }
     }
     sample.ignore.iter_mut().for_each(turn);
-}
-
-/// A value of the distribution with these 5th, 25th, 50th, 75th and 95th percentiles.
-fn quantile(rng: &mut StdRng, q: [f32; 5]) -> f32 {
-    const AT: [f32; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
-    let u = rng.random_range(0.02f32..0.98);
-    if u <= AT[0] {
-        return q[0];
-    }
-    let i = (0..4).find(|i| u <= AT[i + 1]).unwrap_or(3);
-    q[i] + (q[i + 1] - q[i]) * ((u - AT[i]) / (AT[i + 1] - AT[i])).min(1.0)
 }
 
 fn pick(rng: &mut StdRng, weights: &[f32]) -> usize {

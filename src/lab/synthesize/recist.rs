@@ -5,9 +5,10 @@ use super::Truth;
 /// DeepLesion grows the extent of the four end points by this, pixels of the original image.
 pub const MARGIN_PX: f32 = 5.0;
 
-/// Axes and box of a mask (`width` columns, row-major), slot pixels; `margin` is [`MARGIN_PX`] in slot pixels. `None` for less than `least` pixels.
+/// End points of both axes of a mask (`width` columns, row-major) as a radiologist draws them: the longest line, then the longest at right angles to it.
+/// `None` for less than `least` pixels.
 #[must_use]
-pub fn measure(mask: &[bool], width: usize, margin: f32, least: usize, lesion_type: usize) -> Option<Truth> {
+pub fn axes(mask: &[bool], width: usize, least: usize) -> Option<[[f32; 2]; 4]> {
     let inside: Vec<[f32; 2]> = (0..mask.len()).filter(|i| mask[*i]).map(|i| [(i % width) as f32, (i / width) as f32]).collect();
     if inside.len() < least {
         return None;
@@ -40,15 +41,31 @@ pub fn measure(mask: &[bool], width: usize, margin: f32, least: usize, lesion_ty
         }
     }
     let widest = runs.into_iter().filter(|r| r[1] >= r[0]).max_by(|a, b| (a[1] - a[0]).total_cmp(&(b[1] - b[0])))?;
-    let points = [ends[0], ends[1], [widest[2], widest[3]], [widest[4], widest[5]]];
+    Some([ends[0], ends[1], [widest[2], widest[3]], [widest[4], widest[5]]])
+}
+
+/// DeepLesion's box round the end points.
+#[must_use]
+pub fn box_of(points: &[[f32; 2]; 4], margin: f32) -> [f32; 4] {
     let extent = |axis: usize, f: fn(f32, f32) -> f32, start: f32| points.iter().map(|p| p[axis]).fold(start, f);
     let (x1, x2) = (extent(0, f32::min, f32::MAX), extent(0, f32::max, f32::MIN));
     let (y1, y2) = (extent(1, f32::min, f32::MAX), extent(1, f32::max, f32::MIN));
+    [x1 - margin, y1 - margin, x2 + margin, y2 + margin]
+}
+
+/// Axes and box of a mask as [`axes`] takes it, slot pixels; `margin` is [`MARGIN_PX`] in slot pixels.
+#[must_use]
+pub fn measure(mask: &[bool], width: usize, margin: f32, least: usize, lesion_type: usize) -> Option<Truth> {
+    let points = axes(mask, width, least)?;
+    let [long, short] = [(0, 1), (2, 3)].map(|(a, b)| [points[b][0] - points[a][0], points[b][1] - points[a][1]]);
+    let length = long[0].hypot(long[1]);
+    let across = (long[0] * short[1] - long[1] * short[0]).abs() / length.max(1e-6);
     Some(Truth {
-        box_px: [x1 - margin, y1 - margin, x2 + margin, y2 + margin],
+        box_px: box_of(&points, margin),
         lesion_type,
-        axes_px: Some([long + 1.0, widest[1] - widest[0] + 1.0]),
-        angle_rad: along[1].atan2(along[0]).rem_euclid(std::f32::consts::PI),
+        // Pixels have a width, their centres have not.
+        axes_px: Some([length + 1.0, across + 1.0]),
+        angle_rad: long[1].atan2(long[0]).rem_euclid(std::f32::consts::PI),
     })
 }
 

@@ -4,6 +4,8 @@ use rand::Rng;
 
 /// Waves on the surface and in the texture.
 const WAVES: usize = 7;
+/// Points on the outline of a section that its length is taken from.
+const OUTLINE: usize = 64;
 
 /// One random wave.
 #[derive(Debug, Clone, Copy)]
@@ -47,16 +49,30 @@ fn sum(waves: &[Wave; WAVES], p: [f32; 3]) -> f32 {
     waves.iter().map(|w| w.amplitude * (w.direction[0] * p[0] + w.direction[1] * p[1] + w.direction[2] * p[2] + w.phase).cos()).sum()
 }
 
+/// Half of the longest line across the middle section of a lesion with semi-axes 1 and `ratio`.
+fn longest(surface: &[Wave; WAVES], ratio: f32) -> f32 {
+    let outline: Vec<[f32; 2]> = (0..OUTLINE)
+        .map(|i| (i as f32 * std::f32::consts::TAU / OUTLINE as f32).sin_cos())
+        .map(|(sin, cos)| {
+            let radius = 1.0 + sum(surface, [cos, sin, 0.0]);
+            [radius * cos, radius * sin * ratio]
+        })
+        .collect();
+    let across = |a: &[f32; 2]| outline.iter().map(|b| (a[0] - b[0]).hypot(a[1] - b[1])).fold(0.0, f32::max);
+    outline.iter().map(across).fold(0.0, f32::max) / 2.0
+}
+
 impl Shape {
-    /// A lesion of about `long_mm`; `rough` is the relative amplitude of its surface.
+    /// A lesion whose section through its centre is `long_mm` long; `rough` is the relative amplitude of its surface.
     pub fn random(rng: &mut impl Rng, long_mm: f32, edge_mm: f32, rough: f32) -> Self {
         let ratio = rng.random_range(0.5f32..1.0).max(rng.random_range(0.45..1.0));
         let depth = rng.random_range(0.55..1.1);
-        let semi = long_mm / 2.0;
         let mut surface = waves(rng, 1.5, 5.0);
         for wave in &mut surface {
             wave.amplitude *= rough;
         }
+        // A wave that stands out makes the lesion longer than the ellipsoid under it.
+        let semi = long_mm / (longest(&surface, ratio) * 2.0);
         Self {
             semi_mm: [semi, semi * ratio, semi * depth],
             angle: rng.random_range(0.0..std::f32::consts::PI),
@@ -65,7 +81,7 @@ impl Shape {
             surface,
             texture: waves(rng, 0.3, 1.4),
             // One to three patches across the lesion, whatever its size.
-            necrosis: waves(rng, 2.0 / semi, 6.0 / semi),
+            necrosis: waves(rng, 4.0 / long_mm, 12.0 / long_mm),
         }
     }
 
@@ -82,6 +98,12 @@ impl Shape {
     #[must_use]
     pub fn reach_mm(&self) -> f32 {
         self.semi_mm[0].max(self.semi_mm[1]) * 1.45 + self.edge_mm
+    }
+
+    /// Furthest reach along z.
+    #[must_use]
+    pub fn height_mm(&self) -> f32 {
+        self.semi_mm[2] * 1.45 + self.edge_mm
     }
 
     /// Share of lesion at `p` (mm from its centre), 0..1, and depth: 0 at the surface, 1 in the middle.
