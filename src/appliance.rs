@@ -18,7 +18,9 @@ use crate::detect::select::{self, Trial};
 use crate::error::{Class, Failure};
 use crate::health;
 use crate::receive::listener::{Listener, ReceiveOptions, ReceiveStats};
+use crate::receive::peers::{Admission, Refusal};
 use crate::receive::spool::Spool;
+use crate::receive::tls::Tls;
 use crate::series::settle::Quiet;
 use crate::shipped;
 use crate::tenancy::Tenancy;
@@ -67,6 +69,10 @@ fn unavailable(e: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Unavailable, e.to_string())
 }
 
+fn misconfigured(e: impl std::fmt::Display) -> Failure {
+    Failure::new(Class::Config, e.to_string())
+}
+
 fn io(e: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Io, e.to_string())
 }
@@ -91,6 +97,10 @@ impl Appliance {
     /// What cannot start, with the key or file to look at.
     pub fn start(config: &Config) -> Result<Self, Failure> {
         let bundle = Arc::new(shipped::open(config.bundle.as_deref())?);
+        let tls = match &config.dicom.tls {
+            None => None,
+            Some((listen, files)) => Some((*listen, Arc::new(Tls::open(files.clone()).map_err(misconfigured)?))),
+        };
         let tenancy = Tenancy::take(&config.state.dir)?;
         let journal = Arc::new(Mutex::new(Journal::open(&config.state.dir).map_err(io)?));
         let spool = Arc::new(Spool::open(&config.state.dir.join("spool"), config.state.reserve_mib << 20).map_err(io)?);
@@ -108,8 +118,7 @@ impl Appliance {
             device: config.device.clone(),
             expire: config.alert.expire,
         };
-        let delivery =
-            Arc::new(Delivery::start(delivery_options, Arc::clone(&journal)).map_err(|e| Failure::new(Class::Config, e.to_string()))?);
+        let delivery = Arc::new(Delivery::start(delivery_options, Arc::clone(&journal)).map_err(misconfigured)?);
 
         let threads = config.engine.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let analyst = Analyst::new(Arc::clone(&bundle), choice.engine, threads, config.alert.min_score);
@@ -135,13 +144,16 @@ impl Appliance {
         let receive = ReceiveOptions {
             listen: config.dicom.listen,
             ae_title: config.dicom.ae_title.clone(),
-            require_called_ae: config.dicom.require_called_ae,
+            admission: Admission {
+                called_ae: config.dicom.require_called_ae.then(|| config.dicom.ae_title.clone()),
+                peers: config.dicom.peers.clone(),
+            },
             max_associations: config.dicom.max_associations.into(),
             max_associations_per_peer: config.dicom.max_associations_per_peer.into(),
             idle_timeout: config.dicom.idle_timeout,
             max_object_bytes: config.dicom.max_object_mib << 20,
         };
-        let listener = Listener::start(receive, Arc::clone(&spool), events).map_err(unavailable)?;
+        let listener = Listener::start(receive, tls, Arc::clone(&spool), events).map_err(unavailable)?;
 
         let watch = Watch {
             delivery: Arc::clone(&delivery),
@@ -186,11 +198,17 @@ impl Appliance {
         self.watch.say();
     }
 
-    /// Looks after the health verdict until `stop` is set. `hang_up` is SIGHUP's flag: the signal must not end the daemon, and says what it cannot do.
+    /// Looks after the health verdict until `stop` is set. `hang_up` is SIGHUP's flag: certificates are read again, and the log says
+    /// what is not.
     pub fn tend_until(&self, stop: &AtomicBool, hang_up: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             if hang_up.swap(false, Ordering::Relaxed) {
-                log::warn!("SIGHUP: nothing can be reloaded yet; restart the service to apply a changed configuration");
+                let done = if self.listener.refresh_certificates() {
+                    "certificates of [dicom.tls] are read again where they changed"
+                } else {
+                    "nothing to reload"
+                };
+                log::warn!("SIGHUP: {done}; restart the service to apply a changed configuration");
             }
             self.tend();
             std::thread::park_timeout(HEALTH_EVERY);
@@ -258,7 +276,7 @@ impl Watch {
             out.push_str(&format!("# HELP lesionwatch_{name} {help}\n# TYPE lesionwatch_{name} {kind}\nlesionwatch_{name} {value}\n"));
         };
         put("associations_total", "counter", "DICOM associations accepted", get(&r.associations));
-        put("associations_rejected_total", "counter", "DICOM associations rejected", get(&r.rejected));
+        put("tls_handshakes_failed_total", "counter", "connections to the TLS port that were refused", get(&r.handshakes_failed));
         put("objects_stored_total", "counter", "objects answered with Success", get(&r.objects));
         put("objects_refused_total", "counter", "objects answered with a failure", get(&r.refused));
         put("received_bytes_total", "counter", "bytes of data sets stored", get(&r.bytes));
@@ -271,6 +289,10 @@ impl Watch {
         put("outbox_depth", "gauge", "events that wait", facts.outbox_depth as u64);
         put("broker_connected", "gauge", "1 while the broker is there", u64::from(facts.broker_connected));
         put("disk_free_mebibytes", "gauge", "free space of the state folder", facts.free_mib);
+        out.push_str("# HELP lesionwatch_associations_rejected_total DICOM associations rejected, by reason\n# TYPE lesionwatch_associations_rejected_total counter\n");
+        for (refusal, counter) in Refusal::ALL.iter().zip(&r.rejected) {
+            out.push_str(&format!("lesionwatch_associations_rejected_total{{reason=\"{}\"}} {}\n", refusal.name(), get(counter)));
+        }
         out
     }
 }
@@ -311,6 +333,9 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         appliance.engine(),
         absolute(&config.state.dir)
     );
+    if let Some(secure) = appliance.listener.tls_addr() {
+        log::info!("dicom over TLS {secure}");
+    }
     if let Some(page) = appliance.dashboard_addr() {
         log::info!("dashboard http://{page}/");
     }

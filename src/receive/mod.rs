@@ -4,7 +4,13 @@ pub mod association;
 pub mod dimse;
 pub mod listener;
 pub mod peek;
+pub mod peers;
+pub mod roster;
+pub mod services;
+pub mod session;
 pub mod spool;
+pub mod stream;
+pub mod tls;
 pub mod wire;
 
 use std::path::PathBuf;

@@ -1,8 +1,9 @@
 //! PDUs on a socket (PS3.8 9.3), with the peer's numbers checked before anything is sized by them, and with deadlines.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
+
+use super::stream::Stream;
 
 /// Largest P-DATA-TF accepted, and announced, bytes of its variable part.
 pub const MOST_PDATA_BYTES: u32 = 131_072;
@@ -65,17 +66,17 @@ pub struct Received<'a> {
 ///
 /// # Errors
 /// [`WireError`].
-pub fn read<'a>(stream: &mut TcpStream, buffer: &'a mut Vec<u8>, idle: Duration) -> Result<Received<'a>, WireError> {
+pub fn read<'a>(stream: &mut Stream, buffer: &'a mut Vec<u8>, idle: Duration) -> Result<Received<'a>, WireError> {
     let mut header = [0u8; 6];
-    stream.set_read_timeout(Some(idle))?;
+    stream.read_by(Instant::now() + idle);
     match stream.read(&mut header[..1]) {
         Ok(0) => return Err(WireError::Closed),
         Ok(_) => {}
-        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Err(WireError::Idle(idle)),
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(WireError::Idle(idle)),
         Err(e) => return Err(e.into()),
     }
-    let deadline = Instant::now() + PDU_WITHIN;
-    read_until(stream, &mut header[1..], deadline)?;
+    stream.read_by(Instant::now() + PDU_WITHIN);
+    stream.read_exact(&mut header[1..]).map_err(in_words)?;
     let (kind, length) = (header[0], u32::from_be_bytes([header[2], header[3], header[4], header[5]]));
     let most = match kind {
         pdu::ASSOCIATE_RQ => MOST_ASSOCIATE_BYTES,
@@ -87,25 +88,12 @@ pub fn read<'a>(stream: &mut TcpStream, buffer: &'a mut Vec<u8>, idle: Duration)
         return Err(WireError::TooLong { kind, length });
     }
     buffer.resize(length as usize, 0);
-    read_until(stream, buffer, deadline)?;
+    stream.read_exact(buffer).map_err(in_words)?;
     Ok(Received { kind, body: buffer })
 }
 
-fn read_until(stream: &mut TcpStream, mut rest: &mut [u8], deadline: Instant) -> io::Result<()> {
-    while !rest.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "a PDU was not complete in time"));
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(rest) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => rest = &mut rest[n..],
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
+fn in_words(e: io::Error) -> io::Error {
+    if e.kind() == io::ErrorKind::TimedOut { io::Error::new(e.kind(), "a PDU was not complete in time") } else { e }
 }
 
 /// One presentation data value.
@@ -141,13 +129,14 @@ pub fn values(mut body: &[u8]) -> Result<Vec<Pdv<'_>>, WireError> {
 ///
 /// # Errors
 /// The socket's.
-pub fn send_command(stream: &mut TcpStream, context: u8, command: &[u8]) -> io::Result<()> {
+pub fn send_command(stream: &mut Stream, context: u8, command: &[u8]) -> io::Result<()> {
     let mut bytes = vec![pdu::DATA, 0];
     bytes.extend_from_slice(&(command.len() as u32 + 6).to_be_bytes());
     bytes.extend_from_slice(&(command.len() as u32 + 2).to_be_bytes());
     bytes.extend_from_slice(&[context, 3]);
     bytes.extend_from_slice(command);
-    stream.write_all(&bytes)
+    stream.write_all(&bytes)?;
+    stream.flush()
 }
 
 #[cfg(test)]
