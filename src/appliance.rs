@@ -17,6 +17,8 @@ use crate::dashboard::{Dashboard, DashboardOptions};
 use crate::detect::select::{self, Trial};
 use crate::error::{Class, Failure};
 use crate::health;
+use crate::receive::courier::{self, Courier};
+use crate::receive::ledger::Ledger;
 use crate::receive::listener::{Listener, ReceiveOptions, ReceiveStats};
 use crate::receive::peers::{Admission, Refusal};
 use crate::receive::spool::Spool;
@@ -38,6 +40,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(120);
 /// The running appliance.
 pub struct Appliance {
     listener: Listener,
+    courier: courier::Running,
     delivery: Arc<Delivery>,
     dashboard: Option<Dashboard>,
     worker: JoinHandle<()>,
@@ -57,6 +60,7 @@ struct Watch {
     delivery: Arc<Delivery>,
     journal: Arc<Mutex<Journal>>,
     spool: Arc<Spool>,
+    ledger: Arc<Ledger>,
     received: Arc<ReceiveStats>,
     worked: Arc<WorkerStats>,
     origin: Instant,
@@ -103,6 +107,7 @@ impl Appliance {
         };
         let tenancy = Tenancy::take(&config.state.dir)?;
         let journal = Arc::new(Mutex::new(Journal::open(&config.state.dir).map_err(io)?));
+        let ledger = Arc::new(Ledger::open(&config.state.dir).map_err(io)?);
         let spool = Arc::new(Spool::open(&config.state.dir.join("spool"), config.state.reserve_mib << 20).map_err(io)?);
         let choice = select::choose_remembered(&bundle, &config.engine.prefer, &config.state.dir).map_err(unavailable)?;
 
@@ -141,24 +146,34 @@ impl Appliance {
         };
         let worker = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run(&inbox)).map_err(io)?;
 
+        let admission = Admission {
+            called_ae: config.dicom.require_called_ae.then(|| config.dicom.ae_title.clone()),
+            peers: config.dicom.peers.clone(),
+        };
+        let courier = Courier {
+            ledger: Arc::clone(&ledger),
+            spool: Arc::clone(&spool),
+            admission: admission.clone(),
+            ae_title: config.dicom.ae_title.clone(),
+            tls: tls.as_ref().map(|(_, tls)| Arc::clone(tls)),
+            retry: config.dicom.commitment_retry,
+        };
+        let courier = courier.start().map_err(io)?;
         let receive = ReceiveOptions {
             listen: config.dicom.listen,
-            ae_title: config.dicom.ae_title.clone(),
-            admission: Admission {
-                called_ae: config.dicom.require_called_ae.then(|| config.dicom.ae_title.clone()),
-                peers: config.dicom.peers.clone(),
-            },
+            admission,
             max_associations: config.dicom.max_associations.into(),
             max_associations_per_peer: config.dicom.max_associations_per_peer.into(),
             idle_timeout: config.dicom.idle_timeout,
             max_object_bytes: config.dicom.max_object_mib << 20,
         };
-        let listener = Listener::start(receive, tls, Arc::clone(&spool), events).map_err(unavailable)?;
+        let listener = Listener::start(receive, tls, Arc::clone(&spool), Arc::clone(&ledger), events).map_err(unavailable)?;
 
         let watch = Watch {
             delivery: Arc::clone(&delivery),
             journal,
             spool,
+            ledger,
             received: listener.stats(),
             worked,
             origin,
@@ -172,7 +187,18 @@ impl Appliance {
             .map(|listen| start_dashboard(config, link_options.url.clone(), listen, Arc::new(move || metrics.metrics())))
             .transpose()?;
         watch.say();
-        Ok(Self { listener, delivery, dashboard, worker, stop, watch, _tenancy: tenancy, link: link_options, trials: choice.trials })
+        Ok(Self {
+            listener,
+            courier,
+            delivery,
+            dashboard,
+            worker,
+            stop,
+            watch,
+            _tenancy: tenancy,
+            link: link_options,
+            trials: choice.trials,
+        })
     }
 
     /// Where DICOM is received.
@@ -218,6 +244,7 @@ impl Appliance {
     /// Stops front to back: no new objects, associations end, work in hand is left in the spool, the outbox is offered once more.
     pub fn stop(self) {
         self.listener.stop(DRAIN);
+        self.courier.stop();
         self.stop.store(true, Ordering::Relaxed);
         if self.worker.join().is_err() {
             log::error!("worker had stopped");
@@ -280,6 +307,11 @@ impl Watch {
         put("objects_stored_total", "counter", "objects answered with Success", get(&r.objects));
         put("objects_refused_total", "counter", "objects answered with a failure", get(&r.refused));
         put("received_bytes_total", "counter", "bytes of data sets stored", get(&r.bytes));
+        let ledger = &self.ledger.stats;
+        put("commitments_requested_total", "counter", "requests for storage commitment taken", get(&ledger.requested));
+        put("commitments_reported_total", "counter", "requests for storage commitment whose result the peer has", get(&ledger.reported));
+        put("commitments_given_up_total", "counter", "requests for storage commitment whose peer could not be told", get(&ledger.expired));
+        put("commitments_pending", "gauge", "results of storage commitment that wait for their peer", self.ledger.depth());
         put("series_analysed_total", "counter", "series with outcome analysed", get(&w.series[0]));
         put("series_not_analysed_total", "counter", "series with outcome not_analysed", get(&w.series[1]));
         put("series_failed_total", "counter", "series with outcome failed", get(&w.series[2]));

@@ -23,6 +23,7 @@ pub(super) struct RawDicom {
     max_associations_per_peer: Option<u16>,
     idle_timeout_s: Option<u64>,
     max_object_mib: Option<u64>,
+    commitment_retry_h: Option<u64>,
     peer: Vec<RawPeer>,
     tls: Option<RawTls>,
 }
@@ -45,6 +46,9 @@ struct RawPeer {
     addresses: Vec<String>,
     max_associations: Option<u16>,
     sop_classes: Vec<String>,
+    allow_commitment: bool,
+    commitment_address: Option<String>,
+    commitment_tls: bool,
 }
 
 /// `[dicom]`
@@ -64,6 +68,8 @@ pub struct Dicom {
     pub idle_timeout: Duration,
     /// Larger objects are refused.
     pub max_object_mib: u64,
+    /// A result of storage commitment that its peer does not take is given up after this.
+    pub commitment_retry: Duration,
     /// Who may talk; empty is anyone who reaches the port.
     pub peers: Vec<Peer>,
     /// Address of the port for TLS, and the files it needs.
@@ -84,7 +90,8 @@ pub(super) fn check_dicom(raw: RawDicom) -> Result<Dicom, String> {
         1,
         256,
     )?;
-    let peers = raw.peer.into_iter().enumerate().map(|(n, peer)| check_peer(peer, n + 1, max_associations_per_peer));
+    let has_tls = raw.tls.is_some();
+    let peers = raw.peer.into_iter().enumerate().map(|(n, peer)| check_peer(peer, n + 1, max_associations_per_peer, has_tls));
     Ok(Dicom {
         listen: address("dicom.listen", raw.listen.as_deref().unwrap_or("127.0.0.1:11112"))?,
         ae_title: ae_title("dicom.ae_title", raw.ae_title.unwrap_or_else(|| "LESIONWATCH".into()))?,
@@ -93,6 +100,9 @@ pub(super) fn check_dicom(raw: RawDicom) -> Result<Dicom, String> {
         max_associations_per_peer,
         idle_timeout: Duration::from_secs(in_range("dicom.idle_timeout_s", raw.idle_timeout_s.unwrap_or(60), 5, 3600)?),
         max_object_mib: in_range("dicom.max_object_mib", raw.max_object_mib.unwrap_or(2048), 1, 1 << 20)?,
+        commitment_retry: Duration::from_secs(
+            in_range("dicom.commitment_retry_h", raw.commitment_retry_h.unwrap_or(24), 1, 24 * 30)? * 3600,
+        ),
         peers: peers.collect::<Result<_, _>>()?,
         tls: raw.tls.map(check_tls).transpose()?,
     })
@@ -110,7 +120,7 @@ fn check_tls(raw: RawTls) -> Result<(SocketAddr, TlsFiles), String> {
 }
 
 /// The `number`th peer of the file.
-fn check_peer(raw: RawPeer, number: usize, max_associations: u16) -> Result<Peer, String> {
+fn check_peer(raw: RawPeer, number: usize, max_associations: u16, has_tls: bool) -> Result<Peer, String> {
     let calling =
         raw.calling_ae.ok_or_else(|| format!("peer {number}: dicom.peer.calling_ae is missing: write its AE title, or \"*\" for any"))?;
     let key = |name: &str| format!("peer \"{calling}\": dicom.peer.{name}");
@@ -124,13 +134,26 @@ fn check_peer(raw: RawPeer, number: usize, max_associations: u16) -> Result<Peer
             key("sop_classes")
         ));
     }
+    if raw.commitment_address.is_some() && !raw.allow_commitment {
+        return Err(format!("{} is set without allow_commitment = true: set both or none", key("commitment_address")));
+    }
+    if let Some(address) = &raw.commitment_address {
+        let whole = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));
+        if !whole {
+            return Err(format!("{} is \"{address}\": write host and port, as \"10.1.2.3:104\"", key("commitment_address")));
+        }
+    }
+    if raw.commitment_tls && !has_tls {
+        return Err(format!("{} needs [dicom.tls], whose certificate is shown to the peer", key("commitment_tls")));
+    }
     Ok(Peer {
         addresses: addresses.collect::<Result<_, _>>()?,
         max_associations: in_range(&key("max_associations"), raw.max_associations.unwrap_or(max_associations), 1, 256)?.into(),
         calling_ae,
         sop_classes: raw.sop_classes,
-        allow_commitment: false,
-        commitment_address: None,
+        allow_commitment: raw.allow_commitment,
+        commitment_address: raw.commitment_address,
+        commitment_tls: raw.commitment_tls,
     })
 }
 
@@ -172,6 +195,9 @@ mod tests {
             ("addresses = [\"ct1.example\"]", "write an address or a range"),
             ("max_associations = 0", "dicom.peer.max_associations is 0"),
             ("max_associations = \"4\"", "dicom.peer.max_associations takes a whole number"),
+            ("commitment_address = \"10.1.2.3:104\"", "without allow_commitment"),
+            ("allow_commitment = true\ncommitment_address = \"10.1.2.3\"", "write host and port"),
+            ("allow_commitment = true\ncommitment_tls = true", "needs [dicom.tls]"),
             ("sop_classes = [\"CT\"]", "is not a UID"),
             ("sop_classes = [\"1.2.840.10008.1.20.1\"]", "is no storage class"),
         ] {

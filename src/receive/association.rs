@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, AssociationRQ, Pdu, read_pdu, write_pdu};
 
 use super::ReceiveEvent;
+use super::ledger::Ledger;
 use super::listener::{ReceiveOptions, ReceiveStats};
 use super::peers::Refusal;
 use super::roster::Seat;
@@ -20,6 +21,8 @@ use super::wire::{self, WireError, pdu};
 
 /// ARTIM (PS3.8 9.1.5): a connection that does not ask for an association within this is closed.
 pub const ARTIM: Duration = Duration::from_secs(30);
+/// A peer that asked for storage commitment and neither sends nor releases for so long waits for the report on the same association.
+pub const REPORT_AFTER: Duration = Duration::from_millis(300);
 
 /// What an association works with.
 pub struct Context<'a> {
@@ -29,6 +32,8 @@ pub struct Context<'a> {
     pub spool: &'a Spool,
     /// Who is told.
     pub events: &'a Sender<ReceiveEvent>,
+    /// Where requests for storage commitment go.
+    pub ledger: &'a Ledger,
     /// Counters.
     pub stats: &'a ReceiveStats,
     /// Number of this association.
@@ -101,7 +106,7 @@ fn run(stream: &mut Stream, seat: &mut Seat, context: &Context<'_>, tally: &mut 
     if received.kind != pdu::ASSOCIATE_RQ {
         return Err(WireError::Unexpected(received.kind));
     }
-    let request = parse_request(received.body)?;
+    let request = parse_request(&received)?;
     tally.calling = title(&request.calling_ae_title);
     let admission = &context.options.admission;
     let peer = match admission.judge(&request, context.peer.ip()).and_then(|peer| seat.take(peer, admission)) {
@@ -119,13 +124,23 @@ fn run(stream: &mut Stream, seat: &mut Seat, context: &Context<'_>, tally: &mut 
     send(stream, &Pdu::AssociationAC(answer))?;
     context.stats.associations.fetch_add(1, Ordering::Relaxed);
     let mut session = Session::new(context, tally.calling.clone(), accepted);
+    let most = wire::peer_limit(&request.user_variables);
     loop {
-        let received = wire::read(stream, &mut buffer, context.options.idle_timeout)?;
+        let quiet = if session.has_report() { REPORT_AFTER } else { context.options.idle_timeout };
+        let received = match wire::read(stream, &mut buffer, quiet) {
+            Err(WireError::Idle(_)) if session.has_report() => {
+                if let Some(report) = session.report() {
+                    wire::send(stream, &report, most)?;
+                }
+                continue;
+            }
+            other => other?,
+        };
         match received.kind {
             pdu::DATA => {
                 for value in wire::values(received.body)? {
-                    if let Some((id, response)) = session.value(&value, tally)? {
-                        wire::send_command(stream, id, &response)?;
+                    if let Some(response) = session.value(&value, tally)? {
+                        wire::send(stream, &response, most)?;
                     }
                 }
             }
@@ -150,10 +165,8 @@ fn title(raw: &str) -> String {
     title.as_str().to_owned()
 }
 
-fn parse_request(body: &[u8]) -> Result<AssociationRQ, WireError> {
-    let mut whole = vec![pdu::ASSOCIATE_RQ, 0];
-    whole.extend_from_slice(&(body.len() as u32).to_be_bytes());
-    whole.extend_from_slice(body);
+fn parse_request(received: &wire::Received<'_>) -> Result<AssociationRQ, WireError> {
+    let whole = wire::whole(received);
     // The parser is not ours and reads what a stranger wrote.
     let parsed = std::panic::catch_unwind(|| read_pdu(whole.as_slice(), wire::MOST_PDATA_BYTES, false));
     match parsed {

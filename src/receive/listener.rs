@@ -12,6 +12,7 @@ use crossbeam_channel::Sender;
 
 use super::ReceiveEvent;
 use super::association::{Context, serve};
+use super::ledger::Ledger;
 use super::peers::{Admission, Refusal};
 use super::roster::{Roster, Seat};
 use super::spool::Spool;
@@ -27,8 +28,6 @@ const MOST_LINGERING: usize = 16;
 pub struct ReceiveOptions {
     /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Our AE title.
-    pub ae_title: String,
     /// Whom we answer.
     pub admission: Admission,
     /// Associations at once.
@@ -89,6 +88,7 @@ pub struct Listener {
 struct Shared {
     options: ReceiveOptions,
     spool: Arc<Spool>,
+    ledger: Arc<Ledger>,
     events: Sender<ReceiveEvent>,
     stop: AtomicBool,
     roster: Roster,
@@ -106,6 +106,7 @@ impl Listener {
         options: ReceiveOptions,
         tls: Option<(SocketAddr, Arc<Tls>)>,
         spool: Arc<Spool>,
+        ledger: Arc<Ledger>,
         events: Sender<ReceiveEvent>,
     ) -> Result<Self, ReceiveError> {
         let open = |address, key| {
@@ -120,6 +121,7 @@ impl Listener {
         let shared = Arc::new(Shared {
             options,
             spool,
+            ledger,
             events,
             stop: AtomicBool::new(false),
             roster: Roster::default(),
@@ -233,8 +235,8 @@ impl Door {
         let (shared, tls) = (Arc::clone(&self.shared), self.tls.clone());
         let number = shared.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let spawned = std::thread::Builder::new().name(format!("association-{number}")).spawn(move || {
-            let Shared { options, spool, events, stats, .. } = &*shared;
-            let context = Context { options, spool, events, stats, number, peer };
+            let Shared { options, spool, ledger, events, stats, .. } = &*shared;
+            let context = Context { options, spool, ledger, events, stats, number, peer };
             match transport(stream, tls.as_deref()) {
                 Ok(stream) => serve(stream, &mut seat, &context),
                 Err(e) => {

@@ -1,7 +1,11 @@
 //! DICOM in: associations, DIMSE, and the durable spool. Never parses pixels.
 
 pub mod association;
+pub mod caller;
+pub mod commitment;
+pub mod courier;
 pub mod dimse;
+pub mod ledger;
 pub mod listener;
 pub mod peek;
 pub mod peers;

@@ -64,7 +64,7 @@ impl std::fmt::Display for Network {
 }
 
 /// One `[[dicom.peer]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Peer {
     /// Its AE title; `None` is any (`"*"`).
     pub calling_ae: Option<String>,
@@ -78,6 +78,8 @@ pub struct Peer {
     pub allow_commitment: bool,
     /// `host:port` that results of storage commitment go to where its own association is closed.
     pub commitment_address: Option<String>,
+    /// They go there over TLS.
+    pub commitment_tls: bool,
 }
 
 impl Peer {
@@ -220,9 +222,7 @@ mod tests {
             calling_ae: calling_ae.map(str::to_owned),
             addresses: addresses.iter().map(|a| network(a)).collect(),
             max_associations,
-            sop_classes: Vec::new(),
-            allow_commitment: false,
-            commitment_address: None,
+            ..Peer::default()
         }
     }
 

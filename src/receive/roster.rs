@@ -110,14 +110,7 @@ mod tests {
         let third = enter("10.0.0.2:1", 3, 2).unwrap();
         assert!(enter("10.0.0.3:1", 3, 2).is_none());
         drop(third);
-        let peer = Peer {
-            calling_ae: None,
-            addresses: Vec::new(),
-            max_associations: 1,
-            sop_classes: Vec::new(),
-            allow_commitment: false,
-            commitment_address: None,
-        };
+        let peer = Peer { max_associations: 1, ..Peer::default() };
         let admission = Admission { called_ae: None, peers: vec![peer] };
         assert!(first.take(Some(0), &admission).unwrap().is_some());
         assert_eq!(second.take(Some(0), &admission).unwrap_err(), Refusal::LocalLimit);

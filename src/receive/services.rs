@@ -1,8 +1,11 @@
 //! What the receiver offers: SOP classes, transfer syntaxes, and how presentation contexts are answered (PS3.8 9.3.3). The conformance statement is
 //! written from the same tables. Pure.
 
-use dicom_ul::pdu::{AssociationAC, AssociationRQ, PresentationContextResult, PresentationContextResultReason, UserVariableItem};
+use dicom_ul::pdu::{
+    AssociationAC, AssociationRQ, PresentationContextResult, PresentationContextResultReason, RequestorRoles, UserVariableItem,
+};
 
+use super::commitment;
 use super::peek::is_uid;
 use super::peers::Peer;
 use super::wire;
@@ -94,6 +97,15 @@ pub fn is_storage(class: &str) -> bool {
         }
 }
 
+/// Transfer syntaxes of a class, best first; `None` where it is not offered to `peer`.
+#[must_use]
+pub fn supported(class: &str, peer: Option<&Peer>) -> Option<&'static [&'static str]> {
+    if class == VERIFICATION || (is_storage(class) && peer.is_none_or(|p| p.may_store(class))) {
+        return Some(&TRANSFER_SYNTAXES);
+    }
+    (class == commitment::CLASS && peer.is_some_and(|p| p.allow_commitment)).then_some(&commitment::TRANSFER_SYNTAXES)
+}
+
 /// Answers every presentation context of `request`; `peer` narrows what it may store. Returns the response and what was accepted.
 #[must_use]
 pub fn negotiate(request: &AssociationRQ, peer: Option<&Peer>) -> (AssociationAC, Vec<Accepted>) {
@@ -105,10 +117,10 @@ pub fn negotiate(request: &AssociationRQ, peer: Option<&Peer>) -> (AssociationAC
         .iter()
         .map(|proposed| {
             let class = clean(&proposed.abstract_syntax);
-            let known = class == VERIFICATION || (is_storage(&class) && peer.is_none_or(|p| p.may_store(&class)));
+            let supported = supported(&class, peer);
             let offered: Vec<String> = proposed.transfer_syntaxes.iter().map(|t| clean(t)).collect();
-            let chosen = TRANSFER_SYNTAXES.iter().find(|t| offered.iter().any(|o| o == *t));
-            let (reason, syntax) = match (known, chosen) {
+            let chosen = supported.unwrap_or_default().iter().find(|t| offered.iter().any(|o| o == *t));
+            let (reason, syntax) = match (supported.is_some(), chosen) {
                 (false, _) => (Reason::AbstractSyntaxNotSupported, "1.2.840.10008.1.2"),
                 (true, None) => (Reason::TransferSyntaxesNotSupported, "1.2.840.10008.1.2"),
                 (true, Some(t)) => (Reason::Acceptance, *t),
@@ -128,17 +140,26 @@ pub fn negotiate(request: &AssociationRQ, peer: Option<&Peer>) -> (AssociationAC
     if refused > MOST_LOGGED {
         log::info!("presentation contexts refused more={}", refused - MOST_LOGGED);
     }
+    let commitment = accepted.iter().any(|a| a.abstract_syntax == commitment::CLASS);
+    // PS3.7 D.3.3.4: who asks for commitment is its user; nothing else is negotiated, and what is not answered keeps its default.
+    let roles = request.user_variables.iter().filter_map(|v| match v {
+        UserVariableItem::ScuScpRoleSelectionSubItem(class, roles) if commitment && clean(class) == commitment::CLASS => {
+            Some(UserVariableItem::ScuScpRoleSelectionSubItem(clean(class), RequestorRoles { scu: roles.scu, scp: false }))
+        }
+        _ => None,
+    });
+    let said = [
+        UserVariableItem::MaxLength(wire::MOST_PDATA_BYTES),
+        UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS.into()),
+        UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION.into()),
+    ];
     let answer = AssociationAC {
         protocol_version: 1,
         calling_ae_title: request.calling_ae_title.clone(),
         called_ae_title: request.called_ae_title.clone(),
         application_context_name: APPLICATION_CONTEXT.into(),
         presentation_contexts: results,
-        user_variables: vec![
-            UserVariableItem::MaxLength(wire::MOST_PDATA_BYTES),
-            UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS.into()),
-            UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION.into()),
-        ],
+        user_variables: said.into_iter().chain(roles).collect(),
     };
     (answer, accepted)
 }
@@ -234,14 +255,7 @@ mod tests {
 
     #[test]
     fn a_peer_may_store_what_its_configuration_says_and_always_echo() {
-        let peer = Peer {
-            calling_ae: None,
-            addresses: Vec::new(),
-            max_associations: 1,
-            sop_classes: vec!["1.2.840.10008.5.1.4.1.1.2".into()],
-            allow_commitment: false,
-            commitment_address: None,
-        };
+        let peer = Peer { sop_classes: vec!["1.2.840.10008.5.1.4.1.1.2".into()], ..Peer::default() };
         let proposed = |id, class: &str| PresentationContextProposed {
             id,
             abstract_syntax: class.into(),

@@ -3,12 +3,20 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
+use dicom_ul::pdu::UserVariableItem;
+
 use super::stream::Stream;
 
 /// Largest P-DATA-TF accepted, and announced, bytes of its variable part.
 pub const MOST_PDATA_BYTES: u32 = 131_072;
 /// 128 presentation contexts with a dozen transfer syntaxes each come to less than half of this.
 const MOST_ASSOCIATE_BYTES: u32 = 256 * 1024;
+/// A-RELEASE-RQ, whole.
+pub const RELEASE_RQ: [u8; 10] = [0x05, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+/// Longest PDU sent, however long the peer would take them.
+const MOST_SENT: u32 = 65_536;
+/// What a peer takes that says less than makes sense, or nothing (PS3.8 D.1.1: 0 is no limit).
+const LEAST_SENT: u32 = 1024;
 /// Release and abort PDUs have 4 bytes.
 const MOST_OTHER_BYTES: u32 = 1024;
 /// A PDU that has begun must be there within this: a peer that trickles bytes is not one that sends images.
@@ -18,6 +26,10 @@ const PDU_WITHIN: Duration = Duration::from_secs(30);
 pub mod pdu {
     /// A-ASSOCIATE-RQ.
     pub const ASSOCIATE_RQ: u8 = 0x01;
+    /// A-ASSOCIATE-AC.
+    pub const ASSOCIATE_AC: u8 = 0x02;
+    /// A-ASSOCIATE-RJ.
+    pub const ASSOCIATE_RJ: u8 = 0x03;
     /// P-DATA-TF.
     pub const DATA: u8 = 0x04;
     /// A-RELEASE-RQ.
@@ -79,9 +91,9 @@ pub fn read<'a>(stream: &mut Stream, buffer: &'a mut Vec<u8>, idle: Duration) ->
     stream.read_exact(&mut header[1..]).map_err(in_words)?;
     let (kind, length) = (header[0], u32::from_be_bytes([header[2], header[3], header[4], header[5]]));
     let most = match kind {
-        pdu::ASSOCIATE_RQ => MOST_ASSOCIATE_BYTES,
+        pdu::ASSOCIATE_RQ | pdu::ASSOCIATE_AC => MOST_ASSOCIATE_BYTES,
         pdu::DATA => MOST_PDATA_BYTES,
-        0x02..=0x07 => MOST_OTHER_BYTES,
+        0x03..=0x07 => MOST_OTHER_BYTES,
         _ => return Err(WireError::Unexpected(kind)),
     };
     if length > most {
@@ -125,18 +137,58 @@ pub fn values(mut body: &[u8]) -> Result<Vec<Pdv<'_>>, WireError> {
     Ok(all)
 }
 
-/// Sends a command set as one PDU in one write: a response in two segments waits for the peer's delayed acknowledgement.
+/// A message to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Presentation context.
+    pub context: u8,
+    /// Command set.
+    pub command: Vec<u8>,
+    /// Data set, where one follows.
+    pub data: Option<Vec<u8>>,
+}
+
+/// Sends a message in PDUs of at most `most` bytes. A command set goes in one write: a response in two segments waits for the peer's delayed
+/// acknowledgement.
 ///
 /// # Errors
 /// The socket's.
-pub fn send_command(stream: &mut Stream, context: u8, command: &[u8]) -> io::Result<()> {
-    let mut bytes = vec![pdu::DATA, 0];
-    bytes.extend_from_slice(&(command.len() as u32 + 6).to_be_bytes());
-    bytes.extend_from_slice(&(command.len() as u32 + 2).to_be_bytes());
-    bytes.extend_from_slice(&[context, 3]);
-    bytes.extend_from_slice(command);
-    stream.write_all(&bytes)?;
+pub fn send(stream: &mut Stream, message: &Message, most: u32) -> io::Result<()> {
+    stream.write_all(&value(message.context, 3, &message.command))?;
+    if let Some(data) = &message.data {
+        let mut parts = data.chunks(most as usize - 6).peekable();
+        while let Some(part) = parts.next() {
+            let last = if parts.peek().is_none() { 2 } else { 0 };
+            stream.write_all(&value(message.context, last, part))?;
+        }
+    }
     stream.flush()
+}
+
+/// A P-DATA-TF of one value; `control` is its message control header (PS3.8 E.2).
+fn value(context: u8, control: u8, data: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![pdu::DATA, 0];
+    bytes.extend_from_slice(&(data.len() as u32 + 6).to_be_bytes());
+    bytes.extend_from_slice(&(data.len() as u32 + 2).to_be_bytes());
+    bytes.extend_from_slice(&[context, control]);
+    bytes.extend_from_slice(data);
+    bytes
+}
+
+/// Longest PDU for a peer, by what it said when the association was made.
+#[must_use]
+pub fn peer_limit(user_variables: &[UserVariableItem]) -> u32 {
+    let said = user_variables.iter().find_map(|v| if let UserVariableItem::MaxLength(n) = v { Some(*n) } else { None });
+    said.filter(|n| *n != 0).unwrap_or(MOST_SENT).clamp(LEAST_SENT, MOST_SENT)
+}
+
+/// A PDU with its header again, for a parser that wants it.
+#[must_use]
+pub fn whole(received: &Received<'_>) -> Vec<u8> {
+    let mut whole = vec![received.kind, 0];
+    whole.extend_from_slice(&(received.body.len() as u32).to_be_bytes());
+    whole.extend_from_slice(received.body);
+    whole
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the whole-appliance tests share: a rig of the real binary, a real Mosquitto, and its subscriber.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+pub mod pki;
 pub mod webdriver;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -334,6 +335,17 @@ pub fn associate_request(calling: &str, called: &str, class: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     dicom_ul::pdu::write_pdu(&mut bytes, &dicom_ul::pdu::Pdu::AssociationRQ(request)).unwrap();
     bytes
+}
+
+/// A script of `tests/peers` in the interpreter that tests/run sets up.
+pub fn peer_script(name: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let python = target.join("peers-venv/bin/python");
+    assert!(python.exists(), "{} is not there: tests/run installs the peers", python.display());
+    let mut command = Command::new(python);
+    command.arg(root.join("tests/peers").join(name));
+    command
 }
 
 /// Asserts that `document` fits `schemas/<name>.json`.
