@@ -16,7 +16,7 @@ use crate::series::SliceHeader;
 use crate::series::eligibility::StackPlan;
 use crate::volume::body::{PixelBox, body_box};
 use crate::volume::frame::{Frame, ImageGrid, interpolate, resample};
-use crate::volume::pixels::{DecodeError, decode};
+use crate::volume::pixels::{DecodeError, decode_slice};
 use crate::volume::slots::{self, SlotGrid, SlotKey};
 use crate::volume::window::slot_input;
 
@@ -271,6 +271,7 @@ impl Analyst {
 
     fn layout(&self, engines: &[Mutex<Box<dyn Engine>>], plan: &StackPlan, cache: &mut Cache) -> Result<Layout, AnalysisError> {
         let slices = &plan.stack.slices;
+        let names: Vec<String> = slices.iter().map(SliceHeader::key).collect();
         let first = &slices[0];
         let image = ImageGrid {
             rows: first.rows.unwrap_or(0).into(),
@@ -279,14 +280,14 @@ impl Analyst {
         };
         let mut body = None;
         if image.needs_body() {
-            let unknown: Vec<usize> = (0..slices.len()).filter(|i| !cache.bodies.contains_key(&slices[*i].sop_instance_uid)).collect();
+            let unknown: Vec<usize> = (0..slices.len()).filter(|i| !cache.bodies.contains_key(&names[*i])).collect();
             let boxes = parallel(engines, &unknown, |_, i| Ok(body_box(&decoded(&slices[i])?)))?;
-            cache.bodies.extend(unknown.iter().map(|i| slices[*i].sop_instance_uid.clone()).zip(boxes));
-            body = slices.iter().filter_map(|s| cache.bodies.get(&s.sop_instance_uid).copied()).reduce(PixelBox::union);
+            cache.bodies.extend(unknown.iter().map(|i| names[*i].clone()).zip(boxes));
+            body = names.iter().filter_map(|name| cache.bodies.get(name).copied()).reduce(PixelBox::union);
         }
         let frame = Frame::choose(image, body);
         let grid = slots::grid(&plan.stack.positions_mm, plan.stack.spacing_mm);
-        let keys = grid.slots.iter().map(|s| slots::key(s, &frame, |i| slices[i].sop_instance_uid.as_str())).collect();
+        let keys = grid.slots.iter().map(|s| slots::key(s, &frame, |i| names[i].as_str())).collect();
         let windows = (0..grid.slots.len()).map(|i| grid.window(i, self.context())).collect();
         Ok(Layout { image, grid, frame, keys, windows })
     }
@@ -336,10 +337,7 @@ fn parallel<T: Send>(
 }
 
 fn decoded(slice: &SliceHeader) -> Result<crate::volume::HuImage, AnalysisError> {
-    decode(&slice.path).map_err(|source| AnalysisError::Decode {
-        slice: slice.instance_number.map_or_else(|| slice.sop_instance_uid.clone(), |n| n.to_string()),
-        source,
-    })
+    decode_slice(slice).map_err(|source| AnalysisError::Decode { slice: slice.label(), source })
 }
 
 fn lesion(number: u32, score: f32, track: &Track, plan: &StackPlan, layout: &Layout) -> Result<Lesion, AnalysisError> {

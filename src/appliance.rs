@@ -18,8 +18,12 @@ use crate::detect::select::{self, Trial};
 use crate::detect::standby::{EngineWatch, Standby};
 use crate::error::{Class, Failure};
 use crate::health;
+use crate::receive::courier::{self, Courier};
+use crate::receive::ledger::Ledger;
 use crate::receive::listener::{Listener, ReceiveOptions, ReceiveStats};
+use crate::receive::peers::{Admission, Refusal};
 use crate::receive::spool::Spool;
+use crate::receive::tls::Tls;
 use crate::series::settle::Quiet;
 use crate::shipped;
 use crate::tenancy::Tenancy;
@@ -37,6 +41,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(120);
 /// The running appliance.
 pub struct Appliance {
     listener: Listener,
+    courier: courier::Running,
     delivery: Arc<Delivery>,
     dashboard: Option<Dashboard>,
     worker: JoinHandle<()>,
@@ -56,6 +61,7 @@ struct Watch {
     delivery: Arc<Delivery>,
     journal: Arc<Mutex<Journal>>,
     spool: Arc<Spool>,
+    ledger: Arc<Ledger>,
     received: Arc<ReceiveStats>,
     worked: Arc<WorkerStats>,
     origin: Instant,
@@ -66,6 +72,10 @@ struct Watch {
 
 fn unavailable(e: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Unavailable, e.to_string())
+}
+
+fn misconfigured(e: impl std::fmt::Display) -> Failure {
+    Failure::new(Class::Config, e.to_string())
 }
 
 fn io(e: impl std::fmt::Display) -> Failure {
@@ -92,8 +102,13 @@ impl Appliance {
     /// What cannot start, with the key or file to look at.
     pub fn start(config: &Config) -> Result<Self, Failure> {
         let bundle = Arc::new(shipped::open(config.bundle.as_deref())?);
+        let tls = match &config.dicom.tls {
+            None => None,
+            Some((listen, files)) => Some((*listen, Arc::new(Tls::open(files.clone()).map_err(misconfigured)?))),
+        };
         let tenancy = Tenancy::take(&config.state.dir)?;
         let journal = Arc::new(Mutex::new(Journal::open(&config.state.dir).map_err(io)?));
+        let ledger = Arc::new(Ledger::open(&config.state.dir).map_err(io)?);
         let spool = Arc::new(Spool::open(&config.state.dir.join("spool"), config.state.reserve_mib << 20).map_err(io)?);
         let choice = select::choose_remembered(&bundle, &config.engine.prefer, &config.state.dir).map_err(unavailable)?;
 
@@ -109,8 +124,7 @@ impl Appliance {
             device: config.device.clone(),
             expire: config.alert.expire,
         };
-        let delivery =
-            Arc::new(Delivery::start(delivery_options, Arc::clone(&journal)).map_err(|e| Failure::new(Class::Config, e.to_string()))?);
+        let delivery = Arc::new(Delivery::start(delivery_options, Arc::clone(&journal)).map_err(misconfigured)?);
 
         let threads = config.engine.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let standby = Standby::new(choice.order(), choice.engine.as_ref(), Arc::new(select::started));
@@ -133,21 +147,34 @@ impl Appliance {
         };
         let worker = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run(&inbox)).map_err(io)?;
 
+        let admission = Admission {
+            called_ae: config.dicom.require_called_ae.then(|| config.dicom.ae_title.clone()),
+            peers: config.dicom.peers.clone(),
+        };
+        let courier = Courier {
+            ledger: Arc::clone(&ledger),
+            spool: Arc::clone(&spool),
+            admission: admission.clone(),
+            ae_title: config.dicom.ae_title.clone(),
+            tls: tls.as_ref().map(|(_, tls)| Arc::clone(tls)),
+            retry: config.dicom.commitment_retry,
+        };
+        let courier = courier.start().map_err(io)?;
         let receive = ReceiveOptions {
             listen: config.dicom.listen,
-            ae_title: config.dicom.ae_title.clone(),
-            require_called_ae: config.dicom.require_called_ae,
+            admission,
             max_associations: config.dicom.max_associations.into(),
             max_associations_per_peer: config.dicom.max_associations_per_peer.into(),
             idle_timeout: config.dicom.idle_timeout,
             max_object_bytes: config.dicom.max_object_mib << 20,
         };
-        let listener = Listener::start(receive, Arc::clone(&spool), events).map_err(unavailable)?;
+        let listener = Listener::start(receive, tls, Arc::clone(&spool), Arc::clone(&ledger), events).map_err(unavailable)?;
 
         let watch = Watch {
             delivery: Arc::clone(&delivery),
             journal,
             spool,
+            ledger,
             received: listener.stats(),
             worked,
             origin,
@@ -161,7 +188,18 @@ impl Appliance {
             .map(|listen| start_dashboard(config, link_options.url.clone(), listen, Arc::new(move || metrics.metrics())))
             .transpose()?;
         watch.say();
-        Ok(Self { listener, delivery, dashboard, worker, stop, watch, _tenancy: tenancy, link: link_options, trials: choice.trials })
+        Ok(Self {
+            listener,
+            courier,
+            delivery,
+            dashboard,
+            worker,
+            stop,
+            watch,
+            _tenancy: tenancy,
+            link: link_options,
+            trials: choice.trials,
+        })
     }
 
     /// Where DICOM is received.
@@ -187,11 +225,17 @@ impl Appliance {
         self.watch.say();
     }
 
-    /// Looks after the health verdict until `stop` is set. `hang_up` is SIGHUP's flag: the signal must not end the daemon, and says what it cannot do.
+    /// Looks after the health verdict until `stop` is set. `hang_up` is SIGHUP's flag: certificates are read again, and the log says
+    /// what is not.
     pub fn tend_until(&self, stop: &AtomicBool, hang_up: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             if hang_up.swap(false, Ordering::Relaxed) {
-                log::warn!("SIGHUP: nothing can be reloaded yet; restart the service to apply a changed configuration");
+                let done = if self.listener.refresh_certificates() {
+                    "certificates of [dicom.tls] are read again where they changed"
+                } else {
+                    "nothing to reload"
+                };
+                log::warn!("SIGHUP: {done}; restart the service to apply a changed configuration");
             }
             self.tend();
             std::thread::park_timeout(HEALTH_EVERY);
@@ -201,6 +245,7 @@ impl Appliance {
     /// Stops front to back: no new objects, associations end, work in hand is left in the spool, the outbox is offered once more.
     pub fn stop(self) {
         self.listener.stop(DRAIN);
+        self.courier.stop();
         self.stop.store(true, Ordering::Relaxed);
         if self.worker.join().is_err() {
             log::error!("worker had stopped");
@@ -266,10 +311,15 @@ impl Watch {
         );
         put("engine_recoveries_total", "counter", "Returns to the engine of first choice", get(&self.engine.recoveries));
         put("associations_total", "counter", "DICOM associations accepted", get(&r.associations));
-        put("associations_rejected_total", "counter", "DICOM associations rejected", get(&r.rejected));
+        put("tls_handshakes_failed_total", "counter", "connections to the TLS port that were refused", get(&r.handshakes_failed));
         put("objects_stored_total", "counter", "objects answered with Success", get(&r.objects));
         put("objects_refused_total", "counter", "objects answered with a failure", get(&r.refused));
         put("received_bytes_total", "counter", "bytes of data sets stored", get(&r.bytes));
+        let ledger = &self.ledger.stats;
+        put("commitments_requested_total", "counter", "requests for storage commitment taken", get(&ledger.requested));
+        put("commitments_reported_total", "counter", "requests for storage commitment whose result the peer has", get(&ledger.reported));
+        put("commitments_given_up_total", "counter", "requests for storage commitment whose peer could not be told", get(&ledger.expired));
+        put("commitments_pending", "gauge", "results of storage commitment that wait for their peer", self.ledger.depth());
         put("series_analysed_total", "counter", "series with outcome analysed", get(&w.series[0]));
         put("series_not_analysed_total", "counter", "series with outcome not_analysed", get(&w.series[1]));
         put("series_failed_total", "counter", "series with outcome failed", get(&w.series[2]));
@@ -279,6 +329,10 @@ impl Watch {
         put("outbox_depth", "gauge", "events that wait", facts.outbox_depth as u64);
         put("broker_connected", "gauge", "1 while the broker is there", u64::from(facts.broker_connected));
         put("disk_free_mebibytes", "gauge", "free space of the state folder", facts.free_mib);
+        out.push_str("# HELP lesionwatch_associations_rejected_total DICOM associations rejected, by reason\n# TYPE lesionwatch_associations_rejected_total counter\n");
+        for (refusal, counter) in Refusal::ALL.iter().zip(&r.rejected) {
+            out.push_str(&format!("lesionwatch_associations_rejected_total{{reason=\"{}\"}} {}\n", refusal.name(), get(counter)));
+        }
         out
     }
 }
@@ -319,6 +373,9 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         appliance.engine(),
         absolute(&config.state.dir)
     );
+    if let Some(secure) = appliance.listener.tls_addr() {
+        log::info!("dicom over TLS {secure}");
+    }
     if let Some(page) = appliance.dashboard_addr() {
         log::info!("dashboard http://{page}/");
     }

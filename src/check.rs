@@ -8,6 +8,7 @@ use crate::config::{Broker, Config};
 use crate::detect::select;
 use crate::error::{Class, Failure};
 use crate::receive::spool::free_bytes;
+use crate::receive::tls::Tls;
 use crate::shipped;
 use crate::tenancy::Tenancy;
 
@@ -33,6 +34,14 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         "DICOM port",
         port(config.dicom.listen, "[dicom] listen").map(|()| format!("{} free, AE {}", config.dicom.listen, config.dicom.ae_title)),
     );
+    if let Some((listen, files)) = &config.dicom.tls {
+        let opened = Tls::open(files.clone()).map_err(|e| Failure::new(Class::Config, e.to_string()));
+        line(
+            "DICOM TLS",
+            opened.and_then(|_| port(*listen, "[dicom.tls] listen")).map(|()| format!("{listen} free, client certificates required")),
+        );
+    }
+    line("DICOM peers", Ok(peers(config)));
     line("broker", broker(config));
     if let Some(listen) = config.dashboard {
         line("dashboard", port(listen, "[dashboard] listen").map(|()| format!("http://{listen}/")));
@@ -63,6 +72,21 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         }
     }
     failures.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Who will be answered.
+fn peers(config: &Config) -> String {
+    let dicom = &config.dicom;
+    let called = if dicom.require_called_ae { format!("calling {}", dicom.ae_title) } else { "calling any title".to_owned() };
+    if dicom.peers.is_empty() {
+        return format!("none configured: anyone who reaches the port, {called}; see [[dicom.peer]]");
+    }
+    let peers = dicom.peers.iter().map(|p| {
+        let addresses: Vec<String> = p.addresses.iter().map(ToString::to_string).collect();
+        let from = if addresses.is_empty() { "anywhere".to_owned() } else { addresses.join(" ") };
+        format!("{} from {from}", p.calling_ae.as_deref().unwrap_or("any title"))
+    });
+    format!("{}, {called}", peers.collect::<Vec<_>>().join("; "))
 }
 
 /// Looks without touching: a daemon may be running on this folder.

@@ -2,12 +2,15 @@
 //!
 //! Units are in the names. Secrets are named by file path, never inline.
 
+pub mod dicom;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use self::dicom::{Dicom, RawDicom, check_dicom};
 use crate::error::{Class, Failure};
 
 /// The file as written.
@@ -34,15 +37,6 @@ macro_rules! raw_section {
 }
 
 raw_section!(RawSite { name: String, device: String });
-raw_section!(RawDicom {
-    listen: String,
-    ae_title: String,
-    called_ae: String,
-    max_associations: u16,
-    max_associations_per_peer: u16,
-    idle_timeout_s: u64,
-    max_object_mib: u64,
-});
 raw_section!(RawMqtt {
     url: String,
     embedded_listen: String,
@@ -81,25 +75,6 @@ pub struct Config {
     pub engine: Engine,
     /// When a series without evidence of its end counts as complete.
     pub series: Series,
-}
-
-/// `[dicom]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dicom {
-    /// Address of the DICOM port.
-    pub listen: SocketAddr,
-    /// Our AE title (1 to 16 characters).
-    pub ae_title: String,
-    /// Refuse associations that call another title (`called_ae = "own"`).
-    pub require_called_ae: bool,
-    /// Associations at once, in total.
-    pub max_associations: u16,
-    /// Associations at once from one address.
-    pub max_associations_per_peer: u16,
-    /// A silent association is aborted after this.
-    pub idle_timeout: Duration,
-    /// Larger objects are refused.
-    pub max_object_mib: u64,
 }
 
 /// Where documents go.
@@ -213,7 +188,7 @@ fn wrong_kind(message: &str, text: &str, at: usize) -> Option<String> {
     let begin = text[..at].rfind('\n').map_or(0, |n| n + 1);
     let line = text[begin..].lines().next()?;
     let key = line.split('=').next()?.trim().trim_matches(['[', ']']);
-    let section = text[..begin].lines().rev().find_map(|l| l.trim().strip_prefix('[')?.split(']').next());
+    let section = text[..begin].lines().rev().find_map(|l| l.trim().strip_prefix('[')?.trim_start_matches('[').split(']').next());
     let key = match section {
         Some(section) if line.contains('=') => format!("{section}.{key}"),
         _ => key.to_owned(),
@@ -296,35 +271,6 @@ fn check(raw: RawConfig) -> Result<Config, String> {
         bundle: raw.model.bundle.filter(|p| !p.as_os_str().is_empty()),
         engine: Engine { prefer, threads: raw.engine.threads.map(|n| in_range("engine.threads", n, 1, 256)).transpose()? },
         series: Series { quiet_min, quiet_max },
-    })
-}
-
-fn check_dicom(raw: RawDicom) -> Result<Dicom, String> {
-    let ae_title = raw.ae_title.unwrap_or_else(|| "LESIONWATCH".into());
-    // PS3.5 6.2, VR AE: up to 16 characters, no backslash, no control characters, not only spaces.
-    if ae_title.trim().is_empty() || ae_title.len() > 16 || !ae_title.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'\\') {
-        return Err(format!("dicom.ae_title is \"{ae_title}\": an AE title has 1 to 16 ASCII characters and no backslash"));
-    }
-    let require_called_ae = match raw.called_ae.as_deref().unwrap_or("any") {
-        "any" => false,
-        "own" => true,
-        other => return Err(format!("dicom.called_ae is \"{other}\": write \"any\" or \"own\"")),
-    };
-    let max_associations = in_range("dicom.max_associations", raw.max_associations.unwrap_or(16), 1, 256)?;
-    Ok(Dicom {
-        listen: address("dicom.listen", raw.listen.as_deref().unwrap_or("127.0.0.1:11112"))?,
-        ae_title,
-        require_called_ae,
-        max_associations,
-        max_associations_per_peer: in_range(
-            "dicom.max_associations_per_peer",
-            // One peer that hangs on to its associations leaves room for the others.
-            raw.max_associations_per_peer.unwrap_or((max_associations / 2).max(2).min(max_associations)),
-            1,
-            256,
-        )?,
-        idle_timeout: Duration::from_secs(in_range("dicom.idle_timeout_s", raw.idle_timeout_s.unwrap_or(60), 5, 3600)?),
-        max_object_mib: in_range("dicom.max_object_mib", raw.max_object_mib.unwrap_or(2048), 1, 1 << 20)?,
     })
 }
 

@@ -148,11 +148,13 @@ fn read(paths: &[PathBuf]) -> Result<BTreeMap<String, Vec<SliceHeader>>, Failure
     files.sort();
     let mut series: BTreeMap<String, Vec<SliceHeader>> = BTreeMap::new();
     for file in &files {
-        match header::read(file) {
-            Ok(h) => series
-                .entry(if h.series_instance_uid.is_empty() { file.display().to_string() } else { h.series_instance_uid.clone() })
-                .or_default()
-                .push(h),
+        match header::slices(file) {
+            Ok(slices) => {
+                for h in slices {
+                    let uid = if h.series_instance_uid.is_empty() { file.display().to_string() } else { h.series_instance_uid.clone() };
+                    series.entry(uid).or_default().push(h);
+                }
+            }
             Err(e) => refused.push(format!("{}: {e}", file.display())),
         }
     }
@@ -167,7 +169,7 @@ fn read(paths: &[PathBuf]) -> Result<BTreeMap<String, Vec<SliceHeader>>, Failure
     }
     for headers in series.values_mut() {
         let mut seen = std::collections::HashSet::new();
-        headers.retain(|h| seen.insert(h.sop_instance_uid.clone()));
+        headers.retain(|h| seen.insert(h.key()));
     }
     Ok(series)
 }
@@ -237,7 +239,8 @@ fn print_table(out: &mut impl Write, done: &[Done], analyst: &Analyst) -> std::i
                 )?;
                 for l in &a.lesions {
                     let key = &d.headers[l.key_slice];
-                    let instance = key.instance_number.map_or_else(|| "-".into(), |n| n.to_string());
+                    let number = key.frame.map(|f| i64::from(f.number)).or(key.instance_number.map(i64::from));
+                    let instance = number.map_or_else(|| "-".into(), |n| n.to_string());
                     let [x1, y1, x2, y2] = l.box_px;
                     writeln!(
                         out,
@@ -270,6 +273,7 @@ fn write_json(path: &Path, done: &[Done], analyst: &Analyst) -> Result<(), Failu
                 lesion: l.clone(),
                 key_sop_instance_uid: d.headers[l.key_slice].sop_instance_uid.clone(),
                 key_instance_number: d.headers[l.key_slice].instance_number,
+                key_frame_number: d.headers[l.key_slice].frame.map(|f| f.number),
                 key_image_png: None,
             });
             let result = SeriesResult {
@@ -309,7 +313,9 @@ fn write_candidates(path: &Path, done: &[Done]) -> Result<(), Failure> {
                 };
                 for c in a.candidates[slot].iter().take(MOST_CANDIDATES) {
                     let [x1, y1, x2, y2] = a.frame.box_to_image(c.box_px, image);
-                    let instance = header.instance_number.map_or_else(String::new, |n| n.to_string());
+                    // A frame is found by its own number: the instance has one for all.
+                    let number = header.frame.map(|f| i64::from(f.number)).or(header.instance_number.map(i64::from));
+                    let instance = number.map_or_else(String::new, |n| n.to_string());
                     writeln!(
                         out,
                         "{},{},{instance},{:.3},{x1:.2},{y1:.2},{x2:.2},{y2:.2},{:.5},{}",
@@ -330,7 +336,7 @@ fn write_candidates(path: &Path, done: &[Done]) -> Result<(), Failure> {
 /// File name of a key image. Lesions are numbered stack by stack and the tail of a series UID is not unique, so series and slice are in it, hashed.
 fn image_name(header: &SliceHeader, number: u32) -> String {
     let series = short(&header.series_instance_uid).replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
-    let digest = Sha256::digest(format!("{}/{}", header.series_instance_uid, header.sop_instance_uid));
+    let digest = Sha256::digest(format!("{}/{}", header.series_instance_uid, header.key()));
     let hash: String = digest.iter().take(6).map(|b| format!("{b:02x}")).collect();
     format!("{series}-{hash}-lesion{number:02}.png")
 }
@@ -340,7 +346,7 @@ fn write_images(folder: &Path, done: &[Done]) -> Result<(), Failure> {
     for d in done {
         for l in d.analysis.iter().flat_map(|a| &a.lesions) {
             let header = &d.headers[l.key_slice];
-            let image = pixels::decode(&header.path).map_err(|e| io(&header.path, e))?;
+            let image = pixels::decode_slice(header).map_err(|e| io(&header.path, e))?;
             let png = keyimage::draw(&image, l).map_err(|e| io(folder, e))?;
             let path = folder.join(image_name(header, l.number));
             std::fs::write(&path, png).map_err(|e| io(&path, e))?;

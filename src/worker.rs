@@ -124,7 +124,7 @@ impl Worker {
         let known = self.journal.lock().unwrap_or_else(PoisonError::into_inner).known_series().unwrap_or_default();
         let (count, now) = (objects.len(), self.origin.elapsed());
         for object in objects {
-            let header = header::read(&object.path);
+            let header = header::slices(&object.path);
             collector.stored(object, header, now);
         }
         collector.association_ended(0, true, now);
@@ -149,7 +149,7 @@ impl Worker {
                 self.recall(collector, &object, now);
                 // The event may have waited while another series was analysed: what counts is when Success was sent.
                 let age = object.received_at.elapsed().unwrap_or_default();
-                let header = header::read(&object.path);
+                let header = header::slices(&object.path);
                 collector.stored(object, header, now.saturating_sub(age));
             }
             ReceiveEvent::AssociationEnded { association, released } => collector.association_ended(association, released, now),
@@ -167,7 +167,7 @@ impl Worker {
         let Ok(Some(key)) = known else { return };
         for object in self.spool.series(&late.study_instance_uid, &late.series_instance_uid) {
             if object.path != late.path {
-                let header = header::read(&object.path);
+                let header = header::slices(&object.path);
                 collector.stored(object, header, now);
             }
         }
@@ -304,10 +304,11 @@ impl Worker {
     fn reported(&self, lesion: crate::lesion::Lesion, plan: &StackPlan) -> ReportedLesion {
         let key = &plan.stack.slices[lesion.key_slice];
         let key_image_png =
-            self.key_images.then(|| pixels::decode(&key.path).ok().and_then(|image| keyimage::draw(&image, &lesion).ok())).flatten();
+            self.key_images.then(|| pixels::decode_slice(key).ok().and_then(|image| keyimage::draw(&image, &lesion).ok())).flatten();
         ReportedLesion {
             key_sop_instance_uid: key.sop_instance_uid.clone(),
             key_instance_number: key.instance_number,
+            key_frame_number: key.frame.map(|f| f.number),
             key_image_png,
             lesion,
         }

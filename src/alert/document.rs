@@ -181,6 +181,9 @@ pub struct KeyImage {
     pub sop_instance_uid: String,
     /// (0020,0013)
     pub instance_number: Option<i32>,
+    /// Frame of a multi-frame object, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame_number: Option<u32>,
 }
 
 /// `timing_ms`.
@@ -307,7 +310,11 @@ impl From<&ReportedLesion> for LesionDocument {
             score: round(l.score, 3),
             lesion_type: named().max_by(|a, b| a.1.total_cmp(&b.1)).map_or("", |(n, _)| n).to_owned(),
             type_probabilities: named().filter(|(_, p)| *p >= 0.01).map(|(n, p)| ((*n).to_owned(), round(p, 3))).collect(),
-            key_image: KeyImage { sop_instance_uid: r.key_sop_instance_uid.clone(), instance_number: r.key_instance_number },
+            key_image: KeyImage {
+                sop_instance_uid: r.key_sop_instance_uid.clone(),
+                instance_number: r.key_instance_number,
+                frame_number: r.key_frame_number,
+            },
             box_px: l.box_px.map(|v| round(v, 1)),
             center_lps_mm: l.center_lps_mm.map(|v| round(v, 1)),
             long_axis_mm: round(l.long_axis_mm, 1),

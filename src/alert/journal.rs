@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::SeriesResult;
 use super::document::{Ack, Action, Body, Event, EventType, OpenAlert, OpenAlerts, ResultDocument, SCHEMA, clock_trusted, rfc3339};
@@ -114,7 +114,9 @@ impl Journal {
     pub fn open(folder: &Path) -> Result<Self, JournalError> {
         let named = folder.display().to_string();
         let fault = |source| JournalError::Database { folder: named.clone(), source };
-        let db = Connection::open(folder.join("state.db")).map_err(fault)?;
+        let mut db = Connection::open(folder.join("state.db")).map_err(fault)?;
+        // Storage commitments are written through a connection of their own: a transaction that reads first and writes later would fail on them at once.
+        db.set_transaction_behavior(TransactionBehavior::Immediate);
         let set_up = || -> Sql<i64> {
             db.busy_timeout(Duration::from_secs(5))?;
             db.pragma_update(None, "journal_mode", "WAL")?;

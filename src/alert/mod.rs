@@ -38,6 +38,8 @@ pub struct ReportedLesion {
     pub key_sop_instance_uid: String,
     /// Its Instance Number, if it has one.
     pub key_instance_number: Option<i32>,
+    /// Which of its frames, where it has many.
+    pub key_frame_number: Option<u32>,
     /// First and last Instance Number-ordered slice positions are in `lesion.slices`; this is the PNG key image, if configured.
     pub key_image_png: Option<Vec<u8>>,
 }

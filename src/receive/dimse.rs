@@ -12,6 +12,12 @@ const NO_DATA_SET: u16 = 0x0101;
 pub const C_STORE_RQ: u16 = 0x0001;
 /// Verification.
 pub const C_ECHO_RQ: u16 = 0x0030;
+/// Asks for storage commitment.
+pub const N_ACTION_RQ: u16 = 0x0130;
+/// Reports it.
+pub const N_EVENT_REPORT_RQ: u16 = 0x0100;
+/// Answers the report.
+pub const N_EVENT_REPORT_RSP: u16 = 0x8100;
 /// Cancels an operation; has no response.
 pub const C_CANCEL_RQ: u16 = 0x0FFF;
 
@@ -29,6 +35,14 @@ pub mod status {
     pub const UNRECOGNIZED: u16 = 0x0211;
     /// Refused: SOP class not supported.
     pub const SOP_CLASS: u16 = 0x0122;
+    /// N-ACTION: no such SOP instance.
+    pub const NO_SUCH_INSTANCE: u16 = 0x0112;
+    /// N-ACTION: invalid argument value.
+    pub const INVALID_ARGUMENT: u16 = 0x0115;
+    /// N-ACTION: no such action type.
+    pub const NO_SUCH_ACTION: u16 = 0x0123;
+    /// N-ACTION: resource limitation.
+    pub const RESOURCE_LIMITATION: u16 = 0x0213;
 }
 
 /// What is used of a request.
@@ -38,9 +52,15 @@ pub struct Command {
     pub field: u16,
     /// (0000,0110)
     pub message_id: u16,
-    /// (0000,0002)
+    /// (0000,0120) of a response.
+    pub answers: u16,
+    /// (0000,0900) of a response.
+    pub status: u16,
+    /// (0000,1008)
+    pub action_type: Option<u16>,
+    /// (0000,0002), or (0000,0003) of an operation on an instance that is there.
     pub sop_class: String,
-    /// (0000,1000)
+    /// (0000,1000), or (0000,1001).
     pub sop_instance: String,
     /// (0000,0800) says that a data set follows.
     pub has_data: bool,
@@ -68,11 +88,14 @@ pub fn parse(bytes: &[u8]) -> Result<Command, String> {
         let number = || value.get(..2).map(|v| u16::from_le_bytes([v[0], v[1]]));
         let text = || String::from_utf8_lossy(value).trim_end_matches(['\0', ' ']).to_owned();
         match element {
-            0x0002 => command.sop_class = text(),
+            0x0002 | 0x0003 => command.sop_class = text(),
             0x0100 => field = number(),
             0x0110 => command.message_id = number().unwrap_or(0),
+            0x0120 => command.answers = number().unwrap_or(0),
             0x0800 => command.has_data = number() != Some(NO_DATA_SET),
-            0x1000 => command.sop_instance = text(),
+            0x0900 => command.status = number().unwrap_or(0),
+            0x1000 | 0x1001 => command.sop_instance = text(),
+            0x1008 => command.action_type = number(),
             _ => {}
         }
         at += 8 + length;
@@ -84,31 +107,59 @@ pub fn parse(bytes: &[u8]) -> Result<Command, String> {
 /// The response to `request` with `status` and, for failures, an Error Comment (0000,0902; LO, 64 characters).
 #[must_use]
 pub fn respond(request: &Command, status: u16, comment: Option<&str>) -> Vec<u8> {
-    let mut elements = Vec::new();
-    let mut put = |element: u16, value: &[u8]| {
-        elements.extend_from_slice(&[0, 0]);
-        elements.extend_from_slice(&element.to_le_bytes());
-        elements.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        elements.extend_from_slice(value);
-    };
+    let mut set = Set::default();
     if !request.sop_class.is_empty() {
-        put(0x0002, &padded(&request.sop_class, 0));
+        set.put(0x0002, &padded(&request.sop_class, 0));
     }
-    put(0x0100, &(request.field | RESPONSE).to_le_bytes());
-    put(0x0120, &request.message_id.to_le_bytes());
-    put(0x0800, &NO_DATA_SET.to_le_bytes());
-    put(0x0900, &status.to_le_bytes());
+    set.put(0x0100, &(request.field | RESPONSE).to_le_bytes());
+    set.put(0x0120, &request.message_id.to_le_bytes());
+    set.put(0x0800, &NO_DATA_SET.to_le_bytes());
+    set.put(0x0900, &status.to_le_bytes());
     if let Some(comment) = comment {
         let ascii: String = comment.chars().filter(|c| c.is_ascii() && !c.is_ascii_control() && *c != '\\').take(64).collect();
-        put(0x0902, &padded(&ascii, b' '));
+        set.put(0x0902, &padded(&ascii, b' '));
     }
     if !request.sop_instance.is_empty() {
-        put(0x1000, &padded(&request.sop_instance, 0));
+        set.put(0x1000, &padded(&request.sop_instance, 0));
     }
-    let mut bytes = vec![0, 0, 0, 0, 4, 0, 0, 0];
-    bytes.extend_from_slice(&(elements.len() as u32).to_le_bytes());
-    bytes.extend(elements);
-    bytes
+    if let Some(action) = request.action_type {
+        set.put(0x1008, &action.to_le_bytes());
+    }
+    set.finish()
+}
+
+/// An N-EVENT-REPORT-RQ (PS3.7 10.3.1); its data set follows.
+#[must_use]
+pub fn event_report(class: &str, instance: &str, message_id: u16, event_type: u16) -> Vec<u8> {
+    let mut set = Set::default();
+    set.put(0x0002, &padded(class, 0));
+    set.put(0x0100, &N_EVENT_REPORT_RQ.to_le_bytes());
+    set.put(0x0110, &message_id.to_le_bytes());
+    set.put(0x0800, &0u16.to_le_bytes());
+    set.put(0x1000, &padded(instance, 0));
+    set.put(0x1002, &event_type.to_le_bytes());
+    set.finish()
+}
+
+/// A command set in the making.
+#[derive(Default)]
+struct Set(Vec<u8>);
+
+impl Set {
+    fn put(&mut self, element: u16, value: &[u8]) {
+        self.0.extend_from_slice(&[0, 0]);
+        self.0.extend_from_slice(&element.to_le_bytes());
+        self.0.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(value);
+    }
+
+    /// With the group length that every command set begins with.
+    fn finish(self) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 0, 0, 4, 0, 0, 0];
+        bytes.extend_from_slice(&(self.0.len() as u32).to_le_bytes());
+        bytes.extend(self.0);
+        bytes
+    }
 }
 
 /// Values have an even length (PS3.5 7.1).
@@ -128,7 +179,14 @@ mod tests {
 
     #[test]
     fn a_response_names_what_it_answers() {
-        let request = Command { field: C_STORE_RQ, message_id: 7, sop_class: "1.2".into(), sop_instance: "1.2.3".into(), has_data: true };
+        let request = Command {
+            field: C_STORE_RQ,
+            message_id: 7,
+            sop_class: "1.2".into(),
+            sop_instance: "1.2.3".into(),
+            has_data: true,
+            ..Command::default()
+        };
         let parsed = parse(&respond(&request, status::OUT_OF_RESOURCES, Some("disk full"))).unwrap();
         assert_eq!(
             (parsed.field, parsed.sop_class.as_str(), parsed.sop_instance.as_str(), parsed.has_data),

@@ -1,10 +1,10 @@
-//! The DICOM port: accepts connections up to its caps, one thread an association.
+//! The DICOM ports, plain and TLS: accept connections up to their caps, one thread an association.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,27 @@ use crossbeam_channel::Sender;
 
 use super::ReceiveEvent;
 use super::association::{Context, serve};
+use super::ledger::Ledger;
+use super::peers::{Admission, Refusal};
+use super::roster::{Roster, Seat};
 use super::spool::Spool;
+use super::stream::{Socket, Stream};
+use super::tls::Tls;
+
+/// Connections that were turned away and stay open until as many others were: closing one at once, with its request unread, would reset it before the
+/// peer has read why.
+const MOST_LINGERING: usize = 16;
 
 /// Policy and limits of the receiving side.
 #[derive(Debug, Clone)]
 pub struct ReceiveOptions {
     /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Our AE title.
-    pub ae_title: String,
-    /// Refuse associations that call another title.
-    pub require_called_ae: bool,
+    /// Whom we answer.
+    pub admission: Admission,
     /// Associations at once.
     pub max_associations: usize,
-    /// Associations at once from one address.
+    /// Associations at once from one address, where no peers are configured.
     pub max_associations_per_peer: usize,
     /// A silent association ends after this.
     pub idle_timeout: Duration,
@@ -38,8 +45,10 @@ pub struct ReceiveOptions {
 pub struct ReceiveStats {
     /// Associations accepted.
     pub associations: AtomicU64,
-    /// Associations rejected.
-    pub rejected: AtomicU64,
+    /// Associations rejected, in the order of [`Refusal::ALL`].
+    pub rejected: [AtomicU64; Refusal::ALL.len()],
+    /// Connections whose TLS handshake failed.
+    pub handshakes_failed: AtomicU64,
     /// Objects answered with Success.
     pub objects: AtomicU64,
     /// Objects answered with a failure.
@@ -48,40 +57,83 @@ pub struct ReceiveStats {
     pub bytes: AtomicU64,
 }
 
+impl ReceiveStats {
+    /// Counts a refused association.
+    pub fn refused_association(&self, refusal: Refusal) {
+        for (counter, _) in self.rejected.iter().zip(Refusal::ALL).filter(|(_, r)| *r == refusal) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Why the port cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("DICOM port {address}: {source}; is another program there? change [dicom] listen")]
+#[error("DICOM port {address}: {source}; is another program there? change {key}")]
 pub struct ReceiveError {
     address: SocketAddr,
     source: std::io::Error,
+    key: &'static str,
 }
-
-type Peers = Arc<Mutex<HashMap<IpAddr, Vec<TcpStream>>>>;
 
 /// The running receiver.
 pub struct Listener {
     address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    peers: Peers,
+    tls_address: Option<SocketAddr>,
+    doors: Vec<(SocketAddr, JoinHandle<()>)>,
+    shared: Arc<Shared>,
+    tls: Option<Arc<Tls>>,
+}
+
+/// What all associations share.
+struct Shared {
+    options: ReceiveOptions,
+    spool: Arc<Spool>,
+    ledger: Arc<Ledger>,
+    events: Sender<ReceiveEvent>,
+    stop: AtomicBool,
+    roster: Roster,
     stats: Arc<ReceiveStats>,
-    acceptor: Option<JoinHandle<()>>,
+    /// Associations so far.
+    numbers: AtomicU64,
 }
 
 impl Listener {
-    /// Opens the port and starts accepting.
+    /// Opens the port, and one for TLS where that is wanted, and starts accepting.
     ///
     /// # Errors
     /// [`ReceiveError`] naming the address.
-    pub fn start(options: ReceiveOptions, spool: Arc<Spool>, events: Sender<ReceiveEvent>) -> Result<Self, ReceiveError> {
-        let fault = |source| ReceiveError { address: options.listen, source };
-        let socket = TcpListener::bind(options.listen).map_err(fault)?;
-        let address = socket.local_addr().map_err(fault)?;
-        let (stop, peers, stats) = (Arc::new(AtomicBool::new(false)), Peers::default(), Arc::new(ReceiveStats::default()));
-        let acceptor = {
-            let (stop, peers, stats) = (Arc::clone(&stop), Arc::clone(&peers), Arc::clone(&stats));
-            std::thread::spawn(move || accept(&socket, &Arc::new(options), &spool, &events, &stop, &peers, &stats))
+    pub fn start(
+        options: ReceiveOptions,
+        tls: Option<(SocketAddr, Arc<Tls>)>,
+        spool: Arc<Spool>,
+        ledger: Arc<Ledger>,
+        events: Sender<ReceiveEvent>,
+    ) -> Result<Self, ReceiveError> {
+        let open = |address, key| {
+            let fault = |source| ReceiveError { address, source, key };
+            let socket = TcpListener::bind(address).map_err(fault)?;
+            Ok((socket.local_addr().map_err(fault)?, socket))
         };
-        Ok(Self { address, stop, peers, stats, acceptor: Some(acceptor) })
+        let plain = open(options.listen, "[dicom] listen")?;
+        let secure = tls.as_ref().map(|(address, _)| open(*address, "[dicom.tls] listen")).transpose()?;
+        let tls = tls.map(|(_, tls)| tls);
+        let (address, tls_address) = (plain.0, secure.as_ref().map(|(address, _)| *address));
+        let shared = Arc::new(Shared {
+            options,
+            spool,
+            ledger,
+            events,
+            stop: AtomicBool::new(false),
+            roster: Roster::default(),
+            stats: Arc::default(),
+            numbers: AtomicU64::new(0),
+        });
+        let doors = [Some((plain, None)), secure.map(|secure| (secure, tls.clone()))].into_iter().flatten();
+        let doors = doors.map(|((address, socket), tls)| {
+            let door = Door { shared: Arc::clone(&shared), tls, lingering: VecDeque::new() };
+            (address, std::thread::spawn(move || door.accept(&socket)))
+        });
+        Ok(Self { address, tls_address, doors: doors.collect(), shared, tls })
     }
 
     /// Where it listens.
@@ -90,74 +142,108 @@ impl Listener {
         self.address
     }
 
+    /// Where it listens for TLS.
+    #[must_use]
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Arc<ReceiveStats> {
-        Arc::clone(&self.stats)
+        Arc::clone(&self.shared.stats)
+    }
+
+    /// Reads certificates again, if there are any; associations that are open stay as they are. False where TLS is not configured.
+    #[must_use]
+    pub fn refresh_certificates(&self) -> bool {
+        self.tls.as_ref().inspect(|tls| tls.refresh()).is_some()
     }
 
     /// Stops accepting, gives associations `grace` to end, then closes them.
-    pub fn stop(mut self, grace: Duration) {
-        self.stop.store(true, Ordering::SeqCst);
-        // Wakes the acceptor; a failure means that it is gone already.
-        let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+    pub fn stop(self, grace: Duration) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for (address, _) in &self.doors {
+            // Wakes the acceptor; a failure means that it is gone already.
+            let _ = TcpStream::connect_timeout(address, Duration::from_secs(1));
+        }
         let deadline = Instant::now() + grace;
-        while Instant::now() < deadline && !self.lock().is_empty() {
+        while Instant::now() < deadline && !self.shared.roster.is_empty() {
             std::thread::sleep(Duration::from_millis(20));
         }
-        for stream in self.lock().values().flatten() {
-            // Closed already: fine.
-            let _ = stream.shutdown(std::net::Shutdown::Both);
-        }
-        if let Some(acceptor) = self.acceptor.take() {
+        self.shared.roster.close();
+        for (_, acceptor) in self.doors {
             // It has nothing left to do; a panic there was logged by the runtime.
             let _ = acceptor.join();
         }
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, Vec<TcpStream>>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// A-ASSOCIATE-RJ: transient, service provider (presentation), local limit exceeded (PS3.8 9.3.4).
-const LOCAL_LIMIT: [u8; 10] = [0x03, 0, 0, 0, 0, 4, 0, 2, 3, 2];
+/// One port.
+struct Door {
+    shared: Arc<Shared>,
+    tls: Option<Arc<Tls>>,
+    /// Turned away; kept open for a while, see [`MOST_LINGERING`].
+    lingering: VecDeque<TcpStream>,
+}
 
-fn accept(
-    socket: &TcpListener,
-    options: &Arc<ReceiveOptions>,
-    spool: &Arc<Spool>,
-    events: &Sender<ReceiveEvent>,
-    stop: &AtomicBool,
-    peers: &Peers,
-    stats: &Arc<ReceiveStats>,
-) {
-    for number in 1.. {
-        let accepted = socket.accept();
-        if stop.load(Ordering::SeqCst) {
+impl Door {
+    fn accept(mut self, socket: &TcpListener) {
+        loop {
+            let accepted = socket.accept();
+            if self.shared.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            match accepted {
+                Ok((stream, peer)) => match self.seat(&stream, peer) {
+                    Ok(seat) => self.serve(stream, peer, seat),
+                    Err(refusal) => self.turn_away(stream, peer, refusal),
+                },
+                Err(e) => {
+                    // Out of descriptors, or the peer was gone before it was accepted: neither may end the loop or spin it.
+                    log::warn!("accept failed error={e}");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        }
+    }
+
+    fn seat(&self, stream: &TcpStream, peer: SocketAddr) -> Result<Seat, Refusal> {
+        let options = &self.shared.options;
+        let here = options.admission.cap(peer.ip(), options.max_associations_per_peer).ok_or(Refusal::CallingAe)?;
+        self.shared.roster.enter(stream, peer, options.max_associations, here).ok_or(Refusal::LocalLimit)
+    }
+
+    /// Sent without waiting for the request: a peer over the limit, or from an address that is nobody's, costs no thread.
+    fn turn_away(&mut self, mut stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
+        self.shared.stats.refused_association(refusal);
+        log::warn!("association rejected reason={} peer={peer}", refusal.name());
+        if self.tls.is_some() {
+            // Nobody has shaken hands, so there is nobody to say it to.
             return;
         }
-        let (mut stream, peer) = match accepted {
-            Ok(a) => a,
-            Err(e) => {
-                // Out of descriptors, or the peer was gone before it was accepted: neither may end the loop or spin it.
-                log::warn!("accept failed error={e}");
-                std::thread::sleep(Duration::from_millis(50));
-                continue;
-            }
-        };
-        let Some(registered) = register(peers, &stream, peer, options) else {
-            stats.rejected.fetch_add(1, Ordering::Relaxed);
-            log::warn!("association rejected reason=local_limit peer={peer}");
-            // Sent without waiting for the request: a peer over the limit costs no thread. It may be gone already.
-            let _ = stream.write_all(&LOCAL_LIMIT);
-            let _ = stream.shutdown(std::net::Shutdown::Write);
-            continue;
-        };
-        let (options, spool, events, stats) = (Arc::clone(options), Arc::clone(spool), events.clone(), Arc::clone(stats));
+        // It may be gone already.
+        let _ = stream.write_all(&refusal.pdu());
+        let _ = stream.shutdown(Shutdown::Write);
+        if self.lingering.len() >= MOST_LINGERING {
+            self.lingering.pop_front();
+        }
+        self.lingering.push_back(stream);
+    }
+
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, mut seat: Seat) {
+        let (shared, tls) = (Arc::clone(&self.shared), self.tls.clone());
+        let number = shared.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let spawned = std::thread::Builder::new().name(format!("association-{number}")).spawn(move || {
-            let _registered = registered;
-            serve(stream, peer, &Context { options: &options, spool: &spool, events: &events, stats: &stats, number });
+            let Shared { options, spool, ledger, events, stats, .. } = &*shared;
+            let context = Context { options, spool, ledger, events, stats, number, peer };
+            match transport(stream, tls.as_deref()) {
+                Ok(stream) => serve(stream, &mut seat, &context),
+                Err(e) => {
+                    stats.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+                    log::warn!("connection refused reason=handshake peer={peer} error={:?}", e.to_string());
+                }
+            }
         });
         if let Err(e) = spawned {
             log::error!("association not served error={e}");
@@ -165,32 +251,10 @@ fn accept(
     }
 }
 
-/// Takes the association off the list when it ends, however it ends.
-struct Registered {
-    peers: Peers,
-    ip: IpAddr,
-    port: u16,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(streams) = peers.get_mut(&self.ip) {
-            streams.retain(|s| s.peer_addr().is_ok_and(|a| a.port() != self.port));
-            if streams.is_empty() {
-                peers.remove(&self.ip);
-            }
-        }
+fn transport(stream: TcpStream, tls: Option<&Tls>) -> std::io::Result<Stream> {
+    let socket = Socket::new(stream)?;
+    match tls {
+        None => Ok(Stream::Plain(socket)),
+        Some(tls) => tls.accept(socket),
     }
-}
-
-fn register(peers: &Peers, stream: &TcpStream, peer: SocketAddr, options: &ReceiveOptions) -> Option<Registered> {
-    let mut map = peers.lock().unwrap_or_else(PoisonError::into_inner);
-    let total: usize = map.values().map(Vec::len).sum();
-    let own = map.get(&peer.ip()).map_or(0, Vec::len);
-    if total >= options.max_associations || own >= options.max_associations_per_peer {
-        return None;
-    }
-    map.entry(peer.ip()).or_default().push(stream.try_clone().ok()?);
-    Some(Registered { peers: Arc::clone(peers), ip: peer.ip(), port: peer.port() })
 }

@@ -1,10 +1,20 @@
 //! DICOM in: associations, DIMSE, and the durable spool. Never parses pixels.
 
 pub mod association;
+pub mod caller;
+pub mod commitment;
+pub mod courier;
 pub mod dimse;
+pub mod ledger;
 pub mod listener;
 pub mod peek;
+pub mod peers;
+pub mod roster;
+pub mod services;
+pub mod session;
 pub mod spool;
+pub mod stream;
+pub mod tls;
 pub mod wire;
 
 use std::path::PathBuf;

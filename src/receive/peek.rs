@@ -6,7 +6,8 @@ use std::io::Read;
 pub const PREFIX_BYTES: usize = 64 * 1024;
 /// Sequences in sequences: deeper is not a CT image.
 const MOST_DEPTH: u8 = 16;
-const UNDEFINED: u32 = u32::MAX;
+/// A length that a delimiter ends.
+pub(super) const UNDEFINED: u32 = u32::MAX;
 const ITEM: (u16, u16) = (0xFFFE, 0xE000);
 const ITEM_END: (u16, u16) = (0xFFFE, 0xE00D);
 const SEQUENCE_END: (u16, u16) = (0xFFFE, 0xE0DD);
@@ -26,44 +27,76 @@ pub struct Identifiers {
 
 /// How elements are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Encoding {
+pub(super) struct Encoding {
     explicit: bool,
     big: bool,
+}
+
+impl Encoding {
+    /// Of a data set in `transfer_syntax`, once it is inflated.
+    pub(super) fn of(transfer_syntax: &str) -> Self {
+        match transfer_syntax {
+            "1.2.840.10008.1.2" => Self { explicit: false, big: false },
+            "1.2.840.10008.1.2.2" => Self { explicit: true, big: true },
+            _ => Self { explicit: true, big: false },
+        }
+    }
 }
 
 /// Reads what the prefix holds; what cannot be followed ends the search, not the caller.
 #[must_use]
 pub fn identifiers(prefix: &[u8], transfer_syntax: &str) -> Identifiers {
     let mut found = Identifiers::default();
-    let encoding = match transfer_syntax {
-        "1.2.840.10008.1.2" => Encoding { explicit: false, big: false },
-        "1.2.840.10008.1.2.2" => Encoding { explicit: true, big: true },
-        _ => Encoding { explicit: true, big: false },
-    };
+    let encoding = Encoding::of(transfer_syntax);
     if transfer_syntax == "1.2.840.10008.1.2.1.99" {
         let mut inflated = Vec::new();
         // A cut stream ends in an error after what could be inflated.
         let _ = flate2::read::DeflateDecoder::new(prefix).take(PREFIX_BYTES as u64).read_to_end(&mut inflated);
-        walk(&mut Cursor { bytes: &inflated, at: 0, encoding }, &mut found);
+        walk(&mut Cursor::new(&inflated, encoding), &mut found);
     } else {
-        walk(&mut Cursor { bytes: prefix, at: 0, encoding }, &mut found);
+        walk(&mut Cursor::new(prefix, encoding), &mut found);
     }
     found
 }
 
-struct Cursor<'a> {
+/// A place in a data set.
+pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
     encoding: Encoding,
 }
 
-struct Element {
-    tag: (u16, u16),
-    length: u32,
+/// Header of an element, item or delimiter.
+pub(super) struct Element {
+    pub(super) tag: (u16, u16),
+    pub(super) length: u32,
 }
 
-impl Cursor<'_> {
-    fn take(&mut self, n: usize) -> Option<&[u8]> {
+impl<'a> Cursor<'a> {
+    /// At the beginning of a data set.
+    pub(super) fn new(bytes: &'a [u8], encoding: Encoding) -> Self {
+        Self { bytes, at: 0, encoding }
+    }
+
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    /// Where what begins here ends; `None` where a delimiter ends it.
+    pub(super) fn end_of(&self, length: u32) -> Option<usize> {
+        (length != UNDEFINED).then(|| self.at.saturating_add(length as usize))
+    }
+
+    /// Passes over the value of `element`.
+    pub(super) fn skip(&mut self, element: &Element) -> Option<()> {
+        if element.length == UNDEFINED { self.skip_undefined(0) } else { self.take(element.length as usize).map(drop) }
+    }
+
+    pub(super) fn take(&mut self, n: usize) -> Option<&'a [u8]> {
         let end = self.at.checked_add(n)?;
         let bytes = self.bytes.get(self.at..end)?;
         self.at = end;
@@ -83,7 +116,7 @@ impl Cursor<'_> {
         Some(if big { u32::from_be_bytes(b) } else { u32::from_le_bytes(b) })
     }
 
-    fn element(&mut self) -> Option<Element> {
+    pub(super) fn element(&mut self) -> Option<Element> {
         let tag = (self.u16()?, self.u16()?);
         if tag.0 == 0xFFFE || !self.encoding.explicit {
             return Some(Element { tag, length: self.u32()? });

@@ -1,6 +1,7 @@
 //! The spool: `spool/<study>/<series>/<n>.dcm`, Part 10, data sets as received. Names are ours: truncated SHA-256 of the UIDs, so that no name of a
 //! peer reaches the file system and a repeat finds its first copy. An object is visible under its final name only when it is whole and synced.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use dicom_object::meta::FileMetaTableBuilder;
 use sha2::{Digest, Sha256};
 
 use super::StoredObject;
+use super::commitment::{Failure, Reference};
 use super::peek::{PREFIX_BYTES, identifiers};
 
 /// Folder of objects under way; emptied at start.
@@ -110,6 +112,30 @@ impl Spool {
     #[must_use]
     pub fn series(&self, study: &str, series: &str) -> Vec<StoredObject> {
         in_order(whole(&self.dir.join(name(study)).join(name(series))))
+    }
+
+    /// Which objects are in the spool, whole: one entry a reference, `None` where it is.
+    ///
+    /// # Errors
+    /// The spool cannot be read.
+    pub fn committed(&self, references: &[Reference]) -> io::Result<Vec<Option<Failure>>> {
+        let mut wanted: HashMap<String, Vec<usize>> = HashMap::new();
+        for (i, reference) in references.iter().enumerate() {
+            wanted.entry(format!("{}.{SUFFIX}", name(&reference.instance))).or_default().push(i);
+        }
+        let mut verdicts = vec![Some(Failure::NoSuchInstance); references.len()];
+        fs::read_dir(&self.dir)?;
+        for series in folders(&self.dir).iter().flat_map(|study| folders(study)) {
+            for entry in fs::read_dir(series).into_iter().flatten().flatten() {
+                let Some(which) = entry.file_name().to_str().and_then(|n| wanted.get(n)) else { continue };
+                let Some(object) = recover(&entry.path()) else { continue };
+                for i in which.iter().filter(|i| references[**i].instance == object.sop_instance_uid) {
+                    let same = references[*i].class == object.sop_class_uid;
+                    verdicts[*i] = (!same).then_some(Failure::ClassConflict);
+                }
+            }
+        }
+        Ok(verdicts)
     }
 
     /// Bytes in the spool.
@@ -302,6 +328,20 @@ mod tests {
         assert_eq!(put(&spool, b"one"), Kept::Repeat);
         assert!(matches!(put(&spool, b"two"), Kept::Conflict(_)));
         assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_committed_is_there_whole_and_of_its_class() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 0).unwrap();
+        let ct = "1.2.840.10008.5.1.4.1.1.2";
+        let mut object = spool.begin(ct, "1.2.3", "1.2.840.10008.1.2", "CT1").unwrap();
+        object.write(&[0x20, 0, 0x0e, 0, 4, 0, 0, 0, b'1', b'.', b'2', 0]).unwrap();
+        object.keep("1.1", "1.2", "1.2.3").unwrap();
+        std::mem::forget(spool.begin(ct, "1.2.4", "1.2.840.10008.1.2", "CT1").unwrap());
+        let ask = |class: &str, instance: &str| Reference { class: class.into(), instance: instance.into() };
+        let verdicts = spool.committed(&[ask(ct, "1.2.3"), ask(ct, "1.2.4"), ask("1.2", "1.2.3"), ask(ct, "1.2.3")]).unwrap();
+        assert_eq!(verdicts, [None, Some(Failure::NoSuchInstance), Some(Failure::ClassConflict), None]);
     }
 
     #[test]

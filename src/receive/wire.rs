@@ -1,13 +1,22 @@
 //! PDUs on a socket (PS3.8 9.3), with the peer's numbers checked before anything is sized by them, and with deadlines.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
+
+use dicom_ul::pdu::UserVariableItem;
+
+use super::stream::Stream;
 
 /// Largest P-DATA-TF accepted, and announced, bytes of its variable part.
 pub const MOST_PDATA_BYTES: u32 = 131_072;
 /// 128 presentation contexts with a dozen transfer syntaxes each come to less than half of this.
 const MOST_ASSOCIATE_BYTES: u32 = 256 * 1024;
+/// A-RELEASE-RQ, whole.
+pub const RELEASE_RQ: [u8; 10] = [0x05, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+/// Longest PDU sent, however long the peer would take them.
+const MOST_SENT: u32 = 65_536;
+/// What a peer takes that says less than makes sense, or nothing (PS3.8 D.1.1: 0 is no limit).
+const LEAST_SENT: u32 = 1024;
 /// Release and abort PDUs have 4 bytes.
 const MOST_OTHER_BYTES: u32 = 1024;
 /// A PDU that has begun must be there within this: a peer that trickles bytes is not one that sends images.
@@ -17,6 +26,10 @@ const PDU_WITHIN: Duration = Duration::from_secs(30);
 pub mod pdu {
     /// A-ASSOCIATE-RQ.
     pub const ASSOCIATE_RQ: u8 = 0x01;
+    /// A-ASSOCIATE-AC.
+    pub const ASSOCIATE_AC: u8 = 0x02;
+    /// A-ASSOCIATE-RJ.
+    pub const ASSOCIATE_RJ: u8 = 0x03;
     /// P-DATA-TF.
     pub const DATA: u8 = 0x04;
     /// A-RELEASE-RQ.
@@ -65,47 +78,34 @@ pub struct Received<'a> {
 ///
 /// # Errors
 /// [`WireError`].
-pub fn read<'a>(stream: &mut TcpStream, buffer: &'a mut Vec<u8>, idle: Duration) -> Result<Received<'a>, WireError> {
+pub fn read<'a>(stream: &mut Stream, buffer: &'a mut Vec<u8>, idle: Duration) -> Result<Received<'a>, WireError> {
     let mut header = [0u8; 6];
-    stream.set_read_timeout(Some(idle))?;
+    stream.read_by(Instant::now() + idle);
     match stream.read(&mut header[..1]) {
         Ok(0) => return Err(WireError::Closed),
         Ok(_) => {}
-        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Err(WireError::Idle(idle)),
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(WireError::Idle(idle)),
         Err(e) => return Err(e.into()),
     }
-    let deadline = Instant::now() + PDU_WITHIN;
-    read_until(stream, &mut header[1..], deadline)?;
+    stream.read_by(Instant::now() + PDU_WITHIN);
+    stream.read_exact(&mut header[1..]).map_err(in_words)?;
     let (kind, length) = (header[0], u32::from_be_bytes([header[2], header[3], header[4], header[5]]));
     let most = match kind {
-        pdu::ASSOCIATE_RQ => MOST_ASSOCIATE_BYTES,
+        pdu::ASSOCIATE_RQ | pdu::ASSOCIATE_AC => MOST_ASSOCIATE_BYTES,
         pdu::DATA => MOST_PDATA_BYTES,
-        0x02..=0x07 => MOST_OTHER_BYTES,
+        0x03..=0x07 => MOST_OTHER_BYTES,
         _ => return Err(WireError::Unexpected(kind)),
     };
     if length > most {
         return Err(WireError::TooLong { kind, length });
     }
     buffer.resize(length as usize, 0);
-    read_until(stream, buffer, deadline)?;
+    stream.read_exact(buffer).map_err(in_words)?;
     Ok(Received { kind, body: buffer })
 }
 
-fn read_until(stream: &mut TcpStream, mut rest: &mut [u8], deadline: Instant) -> io::Result<()> {
-    while !rest.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "a PDU was not complete in time"));
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(rest) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => rest = &mut rest[n..],
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
+fn in_words(e: io::Error) -> io::Error {
+    if e.kind() == io::ErrorKind::TimedOut { io::Error::new(e.kind(), "a PDU was not complete in time") } else { e }
 }
 
 /// One presentation data value.
@@ -137,17 +137,58 @@ pub fn values(mut body: &[u8]) -> Result<Vec<Pdv<'_>>, WireError> {
     Ok(all)
 }
 
-/// Sends a command set as one PDU in one write: a response in two segments waits for the peer's delayed acknowledgement.
+/// A message to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Presentation context.
+    pub context: u8,
+    /// Command set.
+    pub command: Vec<u8>,
+    /// Data set, where one follows.
+    pub data: Option<Vec<u8>>,
+}
+
+/// Sends a message in PDUs of at most `most` bytes. A command set goes in one write: a response in two segments waits for the peer's delayed
+/// acknowledgement.
 ///
 /// # Errors
 /// The socket's.
-pub fn send_command(stream: &mut TcpStream, context: u8, command: &[u8]) -> io::Result<()> {
+pub fn send(stream: &mut Stream, message: &Message, most: u32) -> io::Result<()> {
+    stream.write_all(&value(message.context, 3, &message.command))?;
+    if let Some(data) = &message.data {
+        let mut parts = data.chunks(most as usize - 6).peekable();
+        while let Some(part) = parts.next() {
+            let last = if parts.peek().is_none() { 2 } else { 0 };
+            stream.write_all(&value(message.context, last, part))?;
+        }
+    }
+    stream.flush()
+}
+
+/// A P-DATA-TF of one value; `control` is its message control header (PS3.8 E.2).
+fn value(context: u8, control: u8, data: &[u8]) -> Vec<u8> {
     let mut bytes = vec![pdu::DATA, 0];
-    bytes.extend_from_slice(&(command.len() as u32 + 6).to_be_bytes());
-    bytes.extend_from_slice(&(command.len() as u32 + 2).to_be_bytes());
-    bytes.extend_from_slice(&[context, 3]);
-    bytes.extend_from_slice(command);
-    stream.write_all(&bytes)
+    bytes.extend_from_slice(&(data.len() as u32 + 6).to_be_bytes());
+    bytes.extend_from_slice(&(data.len() as u32 + 2).to_be_bytes());
+    bytes.extend_from_slice(&[context, control]);
+    bytes.extend_from_slice(data);
+    bytes
+}
+
+/// Longest PDU for a peer, by what it said when the association was made.
+#[must_use]
+pub fn peer_limit(user_variables: &[UserVariableItem]) -> u32 {
+    let said = user_variables.iter().find_map(|v| if let UserVariableItem::MaxLength(n) = v { Some(*n) } else { None });
+    said.filter(|n| *n != 0).unwrap_or(MOST_SENT).clamp(LEAST_SENT, MOST_SENT)
+}
+
+/// A PDU with its header again, for a parser that wants it.
+#[must_use]
+pub fn whole(received: &Received<'_>) -> Vec<u8> {
+    let mut whole = vec![received.kind, 0];
+    whole.extend_from_slice(&(received.body.len() as u32).to_be_bytes());
+    whole.extend_from_slice(received.body);
+    whole
 }
 
 #[cfg(test)]

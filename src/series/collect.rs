@@ -22,8 +22,8 @@ const MOST_SETTLED: usize = 64;
 pub struct Member {
     /// Where it is and how it came.
     pub object: StoredObject,
-    /// Its header, or why it could not be read.
-    pub header: Result<SliceHeader, HeaderError>,
+    /// Headers of its slices, or why they could not be read.
+    pub slices: Result<Vec<SliceHeader>, HeaderError>,
 }
 
 /// The objects of one series.
@@ -63,7 +63,7 @@ impl SeriesSet {
     /// Headers that could be read, by rising UID.
     #[must_use]
     pub fn headers(&self) -> Vec<SliceHeader> {
-        self.members().filter_map(|m| m.header.as_ref().ok().cloned()).collect()
+        self.members().flat_map(|m| m.slices.as_deref().unwrap_or_default()).cloned().collect()
     }
 
     /// SHA-256 over the sorted UIDs, hex.
@@ -80,10 +80,10 @@ impl SeriesSet {
     /// Why nothing could be read at all, if so.
     #[must_use]
     pub fn unreadable(&self) -> Option<Reason> {
-        if self.members().any(|m| m.header.is_ok()) {
+        if self.members().any(|m| m.slices.is_ok()) {
             return None;
         }
-        let first = self.members().find_map(|m| m.header.as_ref().err())?;
+        let first = self.members().find_map(|m| m.slices.as_ref().err())?;
         Some(Reason { code: "header".into(), text: format!("No object of the series could be read ({first}); send it again.") })
     }
 }
@@ -131,7 +131,7 @@ impl Collector {
     }
 
     /// Takes in an object; returns true where its series changed by it (late slices reopen it).
-    pub fn stored(&mut self, object: StoredObject, header: Result<SliceHeader, HeaderError>, now: Duration) -> bool {
+    pub fn stored(&mut self, object: StoredObject, slices: Result<Vec<SliceHeader>, HeaderError>, now: Duration) -> bool {
         let (association, uid) = (object.association, object.series_instance_uid.clone());
         let quiet = self.quiet;
         for (_, other) in self.series.iter_mut().filter(|(other, s)| **other != uid && s.settling.is_open(association)) {
@@ -156,7 +156,7 @@ impl Collector {
         if !series.associations.contains(&association) {
             series.associations.push(association);
         }
-        let new = series.set.insert(Member { object, header });
+        let new = series.set.insert(Member { object, slices });
         if new {
             (series.last, series.settled, series.again_at) = (now, false, None);
         }
@@ -262,7 +262,7 @@ mod tests {
     }
 
     fn put(c: &mut Collector, h: &SliceHeader, association: u64, now: Duration) -> bool {
-        c.stored(object(h, association), Ok(h.clone()), now)
+        c.stored(object(h, association), Ok(vec![h.clone()]), now)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whether a series is one the detector is meant for; if not, why, in words for a technologist. Pure.
 
 use super::stack::{Stack, stacks};
-use super::{Reason, SliceHeader};
+use super::{Reason, SliceHeader, multiframe};
 
 /// Fewer slices than this are a localizer or a fragment, not a scan.
 pub const LEAST_SLICES: usize = 5;
@@ -46,7 +46,15 @@ fn against(h: &SliceHeader) -> Option<Reason> {
     if h.frames > 1 {
         return Some(reason(
             "multi_frame",
-            format!("The object holds {} frames; send the series as single slices (CT Image Storage).", h.frames),
+            if multiframe::CLASSES.contains(&h.sop_class_uid.as_str()) {
+                format!(
+                    "The object says that it holds {} frames; at most {} are analysed. Send the series in parts.",
+                    h.frames,
+                    multiframe::MOST_FRAMES
+                )
+            } else {
+                format!("The object holds {} frames; send the series as single slices (CT Image Storage) or as Enhanced CT.", h.frames)
+            },
         ));
     }
     if !h.has_rescale {
@@ -126,12 +134,9 @@ fn check(s: &Stack) -> Result<(), Reason> {
     }
     let wide = s.gaps.iter().find(|(_, missing)| (*missing + 1) as f64 * s.spacing_mm > MOST_GAP_MM);
     if let Some((at, missing)) = wide {
-        let name = |h: &SliceHeader| h.instance_number.map_or_else(|| "?".to_owned(), |n| n.to_string());
+        let name = |h: &SliceHeader| if h.frame.is_some() { h.label() } else { format!("instance {}", h.label()) };
         let (a, b) = (name(&s.slices[*at]), name(&s.slices[at + 1]));
-        return Err(reason(
-            "missing_slices",
-            format!("{missing} slices seem to be missing between instances {a} and {b}; send the series again."),
-        ));
+        return Err(reason("missing_slices", format!("{missing} slices seem to be missing between {a} and {b}; send the series again.")));
     }
     Ok(())
 }
@@ -212,7 +217,7 @@ mod tests {
         headers.drain(5..12);
         let refused = plan(&headers).unwrap_err();
         assert_eq!(refused.code, "missing_slices");
-        assert!(refused.text.contains("between instances 5 and 14"), "{}", refused.text);
+        assert!(refused.text.contains("between instance 5 and instance 14"), "{}", refused.text);
     }
 
     #[test]

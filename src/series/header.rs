@@ -5,12 +5,12 @@ use std::path::Path;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
-use dicom_object::DefaultDicomObject;
+use dicom_object::{DefaultDicomObject, InMemDicomObject};
 
-use super::{SliceHeader, part10};
+use super::{SliceHeader, multiframe, part10};
 
 /// Values of Image Type that are looked at: four are defined (PS3.3 C.8.2.1.1.1), makers append some.
-const MOST_IMAGE_TYPES: usize = 16;
+pub(super) const MOST_IMAGE_TYPES: usize = 16;
 
 /// Why a header could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,55 +26,83 @@ pub enum HeaderError {
         /// Its tag.
         tag: Tag,
     },
+    /// The functional groups are not those of as many frames.
+    #[error("Number of Frames (0028,0008) says {said}, Per-Frame Functional Groups (5200,9230) are those of {found}")]
+    Frames {
+        /// (0028,0008)
+        said: u32,
+        /// Items.
+        found: usize,
+    },
 }
 
-/// Reads the header of `path`.
+/// Reads the header of `path` as that of one object, whatever number of frames it has.
 ///
 /// # Errors
 /// [`HeaderError`].
 pub fn read(path: &Path) -> Result<SliceHeader, HeaderError> {
-    // The parser is not ours: whatever it does on a damaged file is an error of that file.
-    catch_unwind(AssertUnwindSafe(|| read_unguarded(path)))
-        .unwrap_or_else(|_| Err(HeaderError::Unreadable("the parser failed on it".into())))
+    guarded(path, |object| whole(path, object))
 }
 
-fn read_unguarded(path: &Path) -> Result<SliceHeader, HeaderError> {
-    let object = part10::open(path, Some(tags::PIXEL_DATA)).map_err(HeaderError::Unreadable)?;
-    let identifier = |name, tag| match uid(&object, tag) {
+/// Reads the slices of `path`: one, or one a frame where the class has frames that are slices. An object of more frames than are followed is returned as
+/// one, for eligibility to refuse.
+///
+/// # Errors
+/// [`HeaderError`].
+pub fn slices(path: &Path) -> Result<Vec<SliceHeader>, HeaderError> {
+    guarded(path, |object| {
+        let whole = whole(path, object)?;
+        if multiframe::CLASSES.contains(&whole.sop_class_uid.as_str()) && whole.frames <= multiframe::MOST_FRAMES {
+            multiframe::slices(object, &whole)
+        } else {
+            Ok(vec![whole])
+        }
+    })
+}
+
+/// The parser is not ours: whatever it does on a damaged file is an error of that file.
+fn guarded<T>(path: &Path, read: impl FnOnce(&DefaultDicomObject) -> Result<T, HeaderError>) -> Result<T, HeaderError> {
+    let all = || read(&part10::open(path, Some(tags::PIXEL_DATA)).map_err(HeaderError::Unreadable)?);
+    catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|_| Err(HeaderError::Unreadable("the parser failed on it".into())))
+}
+
+fn whole(path: &Path, object: &DefaultDicomObject) -> Result<SliceHeader, HeaderError> {
+    let identifier = |name, tag| match uid(object, tag) {
         Some(value) => Ok(value),
         None => Err(HeaderError::Missing { name, tag }),
     };
-    let whole = |tag| int(&object, tag);
+    let whole = |tag| int(object, tag);
     Ok(SliceHeader {
         path: path.to_owned(),
-        study_instance_uid: uid(&object, tags::STUDY_INSTANCE_UID).unwrap_or_default(),
-        series_instance_uid: uid(&object, tags::SERIES_INSTANCE_UID).unwrap_or_default(),
+        study_instance_uid: uid(object, tags::STUDY_INSTANCE_UID).unwrap_or_default(),
+        series_instance_uid: uid(object, tags::SERIES_INSTANCE_UID).unwrap_or_default(),
         sop_instance_uid: identifier("SOP Instance UID", tags::SOP_INSTANCE_UID)?,
-        sop_class_uid: uid(&object, tags::SOP_CLASS_UID).unwrap_or_default(),
+        sop_class_uid: uid(object, tags::SOP_CLASS_UID).unwrap_or_default(),
         transfer_syntax_uid: object.meta().transfer_syntax().trim_end_matches(['\0', ' ']).to_owned(),
-        modality: text(&object, tags::MODALITY).map(|v| code_string(&v)).unwrap_or_default(),
-        image_type: text(&object, tags::IMAGE_TYPE)
+        modality: text(object, tags::MODALITY).map(|v| code_string(&v)).unwrap_or_default(),
+        image_type: text(object, tags::IMAGE_TYPE)
             .map(|v| v.split('\\').take(MOST_IMAGE_TYPES).map(code_string).collect())
             .unwrap_or_default(),
-        body_part: text(&object, tags::BODY_PART_EXAMINED).map(|v| code_string(&v)),
+        body_part: text(object, tags::BODY_PART_EXAMINED).map(|v| code_string(&v)),
         series_number: whole(tags::SERIES_NUMBER).and_then(|v| i32::try_from(v).ok()),
         instance_number: whole(tags::INSTANCE_NUMBER).and_then(|v| i32::try_from(v).ok()),
         rows: whole(tags::ROWS).and_then(|v| u16::try_from(v).ok()),
         cols: whole(tags::COLUMNS).and_then(|v| u16::try_from(v).ok()),
         samples_per_pixel: whole(tags::SAMPLES_PER_PIXEL).and_then(|v| u16::try_from(v).ok()).unwrap_or(1),
         frames: whole(tags::NUMBER_OF_FRAMES).and_then(|v| u32::try_from(v).ok()).unwrap_or(1),
-        pixel_spacing_mm: floats(&object, tags::PIXEL_SPACING).filter(|v: &[f64; 2]| v.iter().all(|s| (0.01..100.0).contains(s))),
-        position_mm: floats(&object, tags::IMAGE_POSITION_PATIENT),
-        orientation: floats(&object, tags::IMAGE_ORIENTATION_PATIENT),
-        thickness_mm: floats::<1>(&object, tags::SLICE_THICKNESS).map(|v| v[0]).filter(|t| *t > 0.0),
-        gantry_tilt_deg: floats::<1>(&object, tags::GANTRY_DETECTOR_TILT).map(|v| v[0]),
-        has_rescale: floats::<1>(&object, tags::RESCALE_SLOPE).is_some() && floats::<1>(&object, tags::RESCALE_INTERCEPT).is_some(),
+        frame: None,
+        pixel_spacing_mm: floats(object, tags::PIXEL_SPACING).filter(|v: &[f64; 2]| v.iter().all(|s| (0.01..100.0).contains(s))),
+        position_mm: floats(object, tags::IMAGE_POSITION_PATIENT),
+        orientation: floats(object, tags::IMAGE_ORIENTATION_PATIENT),
+        thickness_mm: floats::<1>(object, tags::SLICE_THICKNESS).map(|v| v[0]).filter(|t| *t > 0.0),
+        gantry_tilt_deg: floats::<1>(object, tags::GANTRY_DETECTOR_TILT).map(|v| v[0]),
+        has_rescale: floats::<1>(object, tags::RESCALE_SLOPE).is_some() && floats::<1>(object, tags::RESCALE_INTERCEPT).is_some(),
         has_pixels: object.element(tags::BITS_ALLOCATED).is_ok(),
     })
 }
 
 /// A value as text, `None` where absent or empty.
-fn text(object: &DefaultDicomObject, tag: Tag) -> Option<String> {
+pub(super) fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
     let value = object.element(tag).ok()?.to_str().ok()?;
     let value = value.trim_matches(['\0', ' ']);
     (!value.is_empty()).then(|| value.to_owned())
@@ -82,7 +110,7 @@ fn text(object: &DefaultDicomObject, tag: Tag) -> Option<String> {
 
 /// A value as a CS (PS3.5 6.2) may stand in a document or a sentence: 16 of A-Z, 0-9, space and _. Peers write anything, of any length; small
 /// letters are meant as capitals, everything else becomes _.
-fn code_string(raw: &str) -> String {
+pub(super) fn code_string(raw: &str) -> String {
     let cut: String = raw
         .trim()
         .chars()
@@ -94,18 +122,18 @@ fn code_string(raw: &str) -> String {
 }
 
 /// A UID, in bounds: up to 64 visible ASCII characters (PS3.5 9.1 has digits and dots; offline files have more).
-fn uid(object: &DefaultDicomObject, tag: Tag) -> Option<String> {
+fn uid(object: &InMemDicomObject, tag: Tag) -> Option<String> {
     let value: String = text(object, tag)?.chars().filter(char::is_ascii_graphic).take(64).collect();
     (!value.is_empty()).then_some(value)
 }
 
-fn int(object: &DefaultDicomObject, tag: Tag) -> Option<i64> {
+fn int(object: &InMemDicomObject, tag: Tag) -> Option<i64> {
     let element = object.element(tag).ok()?;
     element.to_int::<i64>().ok().or_else(|| element.to_float64().ok().filter(|v| v.is_finite()).map(|v| v as i64))
 }
 
 /// Exactly `N` finite numbers.
-fn floats<const N: usize>(object: &DefaultDicomObject, tag: Tag) -> Option<[f64; N]> {
+pub(super) fn floats<const N: usize>(object: &InMemDicomObject, tag: Tag) -> Option<[f64; N]> {
     let values = object.element(tag).ok()?.to_multi_float64().ok()?;
     let values: [f64; N] = values.try_into().ok()?;
     values.iter().all(|v| v.is_finite()).then_some(values)

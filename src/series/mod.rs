@@ -4,6 +4,7 @@
 pub mod collect;
 pub mod eligibility;
 pub mod header;
+pub mod multiframe;
 pub mod nesting;
 pub mod part10;
 pub mod settle;
@@ -11,7 +12,18 @@ pub mod stack;
 
 use std::path::PathBuf;
 
-/// What `series` and `volume` need of one instance's header (no pixels). Read by `header::read`.
+/// One frame of a multi-frame object.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FrameOf {
+    /// Its place, from 1.
+    pub number: u32,
+    /// (0028,1053) of this frame.
+    pub slope: f64,
+    /// (0028,1052) of this frame.
+    pub intercept: f64,
+}
+
+/// What `series` and `volume` need of one slice's header (no pixels): of an instance, or of one frame of one. Read by `header::slices`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SliceHeader {
     /// The Part 10 file.
@@ -42,8 +54,10 @@ pub struct SliceHeader {
     pub cols: Option<u16>,
     /// (0028,0002)
     pub samples_per_pixel: u16,
-    /// (0028,0008), 1 where absent.
+    /// (0028,0008), 1 where absent, and for one frame.
     pub frames: u32,
+    /// Which frame this is, of an object whose frames are slices.
+    pub frame: Option<FrameOf>,
     /// (0028,0030): row spacing (y), column spacing (x), mm.
     pub pixel_spacing_mm: Option<[f64; 2]>,
     /// (0020,0032), LPS mm.
@@ -58,6 +72,24 @@ pub struct SliceHeader {
     pub has_rescale: bool,
     /// Pixel data element present.
     pub has_pixels: bool,
+}
+
+impl SliceHeader {
+    /// Tells it from every other slice: the UID, with the number of the frame where it is one.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.frame.map_or_else(|| self.sop_instance_uid.clone(), |f| format!("{}/{}", self.sop_instance_uid, f.number))
+    }
+
+    /// The number that a person finds it by: of the frame, else of the instance, else the UID.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (self.frame, self.instance_number) {
+            (Some(frame), _) => format!("frame {}", frame.number),
+            (None, Some(number)) => number.to_string(),
+            (None, None) => self.sop_instance_uid.clone(),
+        }
+    }
 }
 
 /// Why a series was not analysed: a stable code for programs, a sentence for a technologist.

@@ -14,7 +14,10 @@ use super::nesting::Guard;
 /// No element of the file meta information is as long as this (0002,0102 aside, which is private to its writer).
 const MOST_META_VALUE: u32 = 64 * 1024;
 
-/// Opens `path`; with `until`, reading stops before that element.
+/// What stands before the pixels is at most this: the functional groups of some thousand frames are a tenth of it. Headers are held in memory.
+const MOST_HEADER_BYTES: u64 = 64 << 20;
+
+/// Opens `path`; with `until`, reading stops before that element, which must come early.
 ///
 /// # Errors
 /// A sentence saying what is wrong with the file.
@@ -31,7 +34,8 @@ pub fn open(path: &Path, until: Option<Tag>) -> Result<DefaultDicomObject, Strin
         .build()
         .and_then(|table| table.write(&mut clean))
         .map_err(|e| e.to_string())?;
-    let data_set = Guard::new(Cursor::new(meta.ahead).chain(reader), &meta.transfer_syntax);
+    let left = if until.is_some() { MOST_HEADER_BYTES } else { u64::MAX };
+    let data_set = Guard::new(Limited { inner: Cursor::new(meta.ahead).chain(reader), left }, &meta.transfer_syntax);
     let stream = Cursor::new(clean).chain(data_set);
     let options = match until {
         Some(tag) => OpenFileOptions::new().read_until(tag),
@@ -46,6 +50,35 @@ pub fn open(path: &Path, until: Option<Tag>) -> Result<DefaultDicomObject, Strin
 /// As [`open`].
 pub fn transfer_syntax(path: &Path) -> Result<String, String> {
     Ok(read_meta(&mut BufReader::new(File::open(path).map_err(|e| e.to_string())?))?.transfer_syntax)
+}
+
+/// The data set of `path` and its transfer syntax.
+///
+/// # Errors
+/// As [`open`].
+pub fn data_set(path: &Path) -> Result<(BufReader<File>, String), String> {
+    let mut reader = BufReader::new(File::open(path).map_err(|e| e.to_string())?);
+    let meta = read_meta(&mut reader)?;
+    let ahead = i64::try_from(meta.ahead.len()).unwrap_or(0);
+    reader.seek_relative(-ahead).map_err(|e| e.to_string())?;
+    Ok((reader, meta.transfer_syntax))
+}
+
+/// Fails where more is read than a header has.
+struct Limited<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("header longer than {} MiB", MOST_HEADER_BYTES >> 20)));
+        }
+        let n = self.inner.read(buffer)?;
+        self.left = self.left.saturating_sub(n as u64);
+        Ok(n)
+    }
 }
 
 /// An error and its causes on one line of bounded length.

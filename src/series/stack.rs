@@ -87,9 +87,9 @@ pub fn stacks(headers: &[SliceHeader]) -> Vec<Stack> {
     stacks
 }
 
-/// Lowest instance number first: what a duplicate place keeps.
-fn rank(h: &SliceHeader) -> (i32, &str) {
-    (h.instance_number.unwrap_or(i32::MAX), &h.sop_instance_uid)
+/// Lowest instance number first, then lowest frame: what a duplicate place keeps.
+fn rank(h: &SliceHeader) -> (i32, &str, u32) {
+    (h.instance_number.unwrap_or(i32::MAX), &h.sop_instance_uid, h.frame.map_or(0, |f| f.number))
 }
 
 fn same_geometry(a: &Placed, b: &Placed) -> bool {
@@ -167,6 +167,7 @@ pub(crate) mod tests {
             cols: Some(512),
             samples_per_pixel: 1,
             frames: 1,
+            frame: None,
             pixel_spacing_mm: Some([0.7, 0.7]),
             position_mm: Some([-180.0, -180.0, z]),
             orientation: Some([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]),

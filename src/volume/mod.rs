@@ -1,8 +1,9 @@
-//! Stored pixels → HU → the detector's grid. Pure but for reading one file ([`pixels`]).
+//! Stored pixels → HU → the detector's grid. Pure but for reading one file ([`pixels`], [`multiframe`]).
 
 pub mod body;
 pub mod frame;
 pub mod jpeg_extended;
+pub mod multiframe;
 pub mod pixels;
 pub mod slots;
 pub mod window;

@@ -6,14 +6,16 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use dicom_core::Tag;
+use dicom_core::value::PixelFragmentSequence;
+use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;
 use dicom_pixeldata::PixelDecoder;
 
 use super::HuImage;
 use super::jpeg_extended::{self, JpegError};
-use crate::series::part10;
+use super::multiframe::{self, Stored, Wanted};
+use crate::series::{FrameOf, SliceHeader, part10};
 
 /// Rows and columns above this are a damaged header, not a CT image (the largest in clinical use is 2048).
 pub const MOST_SIDE: u16 = 4096;
@@ -98,14 +100,58 @@ pub fn decode(path: &Path) -> Result<HuImage, DecodeError> {
     guarded.unwrap_or_else(|_| Err(DecodeError::Damaged("the decoder failed on it".into())))
 }
 
-fn decode_object(object: &DefaultDicomObject, syntax: &str) -> Result<HuImage, DecodeError> {
-    let layout = Layout::read(object)?;
-    let samples = match syntax {
-        uids::JPEGLS_LOSSLESS | uids::JPEGLS_NEAR_LOSSLESS => jpeg_ls(object, &layout)?,
-        uids::JPEG_EXTENDED12_BIT => jpeg_extended::decode(&codestream(object)?, layout.rows, layout.cols, layout.stored)?,
-        _ => native(object, &layout)?,
+/// Reads and decodes one slice: a single-frame file, or one frame of a file with many.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn decode_slice(slice: &SliceHeader) -> Result<HuImage, DecodeError> {
+    let Some(frame) = slice.frame else { return decode(&slice.path) };
+    let guarded = catch_unwind(AssertUnwindSafe(|| decode_frame(&slice.path, frame)));
+    guarded.unwrap_or_else(|_| Err(DecodeError::Damaged("the decoder failed on it".into())))
+}
+
+/// Shared Functional Groups Sequence: the description of pixels stands before it, what is large behind it.
+const SHARED_GROUPS: Tag = tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE;
+
+fn decode_frame(path: &Path, frame: FrameOf) -> Result<HuImage, DecodeError> {
+    let mut object = part10::open(path, Some(SHARED_GROUPS)).map_err(DecodeError::Unreadable)?;
+    let syntax = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']).to_owned();
+    if !DECODABLE.contains(&syntax.as_str()) {
+        return Err(DecodeError::TransferSyntax(syntax));
+    }
+    let layout = Layout::read(&object, Some((frame.slope, frame.intercept)))?;
+    let frames = object.element(tags::NUMBER_OF_FRAMES).ok().and_then(|e| e.to_int::<u32>().ok()).unwrap_or(1);
+    let native_bytes = layout.pixels() * usize::from(layout.allocated / 8);
+    let stored = multiframe::read(path, Wanted { number: frame.number, frames, native_bytes }).map_err(DecodeError::Damaged)?;
+    let samples = match stored {
+        Stored::Native(bytes) if layout.allocated == 8 => bytes.into_iter().map(u16::from).collect(),
+        Stored::Native(bytes) => {
+            let number = if syntax == "1.2.840.10008.1.2.2" { u16::from_be_bytes } else { u16::from_le_bytes };
+            bytes.chunks_exact(2).map(|b| number([b[0], b[1]])).collect()
+        }
+        Stored::Encapsulated(codestream) => {
+            // From here on it is a file of one frame.
+            object.put(DataElement::new(tags::NUMBER_OF_FRAMES, VR::IS, PrimitiveValue::from("1")));
+            object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PixelFragmentSequence::new(Vec::new(), vec![codestream])));
+            samples(&object, &layout, &syntax)?
+        }
     };
     Ok(HuImage { rows: layout.rows.into(), cols: layout.cols.into(), hu: layout.to_hu(&samples) })
+}
+
+fn decode_object(object: &DefaultDicomObject, syntax: &str) -> Result<HuImage, DecodeError> {
+    let layout = Layout::read(object, None)?;
+    let samples = samples(object, &layout, syntax)?;
+    Ok(HuImage { rows: layout.rows.into(), cols: layout.cols.into(), hu: layout.to_hu(&samples) })
+}
+
+fn samples(object: &DefaultDicomObject, layout: &Layout, syntax: &str) -> Result<Vec<u16>, DecodeError> {
+    let samples = match syntax {
+        uids::JPEGLS_LOSSLESS | uids::JPEGLS_NEAR_LOSSLESS => jpeg_ls(object, layout)?,
+        uids::JPEG_EXTENDED12_BIT => jpeg_extended::decode(&codestream(object)?, layout.rows, layout.cols, layout.stored)?,
+        _ => native(object, layout)?,
+    };
+    Ok(samples)
 }
 
 /// Image Pixel and Modality LUT attributes (PS3.3 C.7.6.3, C.11.1).
@@ -123,7 +169,8 @@ struct Layout {
 }
 
 impl Layout {
-    fn read(object: &DefaultDicomObject) -> Result<Self, DecodeError> {
+    /// `rescale` is slope and intercept of a frame, which stand elsewhere.
+    fn read(object: &DefaultDicomObject, rescale: Option<(f64, f64)>) -> Result<Self, DecodeError> {
         let int = |tag: Tag| object.element(tag).ok().and_then(|e| e.to_int::<i64>().ok());
         let float = |tag: Tag| object.element(tag).ok().and_then(|e| e.to_float64().ok()).filter(|v| v.is_finite());
         let need = |name: &'static str, tag: Tag| int(tag).and_then(|v| u16::try_from(v).ok()).ok_or(DecodeError::Missing { name, tag });
@@ -147,9 +194,10 @@ impl Layout {
         if samples != 1 {
             return Err(DecodeError::Absurd { what: "Samples per Pixel", value: u32::try_from(samples).unwrap_or(0), allowed: "1" });
         }
-        let slope = float(tags::RESCALE_SLOPE).ok_or(DecodeError::Missing { name: "Rescale Slope", tag: tags::RESCALE_SLOPE })?;
-        let intercept =
-            float(tags::RESCALE_INTERCEPT).ok_or(DecodeError::Missing { name: "Rescale Intercept", tag: tags::RESCALE_INTERCEPT })?;
+        let (slope, intercept) =
+            (rescale.map(|r| r.0).or_else(|| float(tags::RESCALE_SLOPE)), rescale.map(|r| r.1).or_else(|| float(tags::RESCALE_INTERCEPT)));
+        let slope = slope.ok_or(DecodeError::Missing { name: "Rescale Slope", tag: tags::RESCALE_SLOPE })?;
+        let intercept = intercept.ok_or(DecodeError::Missing { name: "Rescale Intercept", tag: tags::RESCALE_INTERCEPT })?;
         let signed = int(tags::PIXEL_REPRESENTATION).unwrap_or(0) == 1;
         // US or SS by Pixel Representation; implicit VR readers may give either: take the 16 bits as ours.
         let stored_value = |tag: Tag| int(tag).map(|v| if signed { i32::from(v as i16) } else { i32::from(v as u16) });

@@ -1,9 +1,10 @@
 //! What the whole-appliance tests share: a rig of the real binary, a real Mosquitto, and its subscriber.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+pub mod pki;
 pub mod webdriver;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -239,6 +240,23 @@ impl Rig {
         process.0.wait().unwrap()
     }
 
+    /// `/metrics` of the page.
+    pub fn metrics(&self) -> String {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.page)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// One value of `/metrics`, by its name with labels below `lesionwatch_`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics();
+        let start = format!("lesionwatch_{name} ");
+        let value = text.lines().find_map(|l| l.strip_prefix(&start)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
+        value.trim().parse().unwrap()
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.as_ref().unwrap().0.id()
     }
@@ -298,6 +316,36 @@ pub fn series(dir: &Path, name: &str, step: usize) -> (Vec<PathBuf>, String) {
 /// One association of storescu with JPEG-LS proposed; true when every object was accepted.
 pub fn store(port: u16, files: &[PathBuf]) -> (bool, String) {
     run(tool("storescu").args(["-xt", "-aec", "LESIONWATCH", "127.0.0.1", &port.to_string()]).args(files))
+}
+
+/// An A-ASSOCIATE-RQ for `class` in Implicit VR Little Endian.
+pub fn associate_request(calling: &str, called: &str, class: &str) -> Vec<u8> {
+    let request = dicom_ul::pdu::AssociationRQ {
+        protocol_version: 1,
+        calling_ae_title: calling.into(),
+        called_ae_title: called.into(),
+        application_context_name: "1.2.840.10008.3.1.1.1".into(),
+        presentation_contexts: vec![dicom_ul::pdu::PresentationContextProposed {
+            id: 1,
+            abstract_syntax: class.into(),
+            transfer_syntaxes: vec!["1.2.840.10008.1.2".into()],
+        }],
+        user_variables: vec![dicom_ul::pdu::UserVariableItem::MaxLength(16_384)],
+    };
+    let mut bytes = Vec::new();
+    dicom_ul::pdu::write_pdu(&mut bytes, &dicom_ul::pdu::Pdu::AssociationRQ(request)).unwrap();
+    bytes
+}
+
+/// A script of `tests/peers` in the interpreter that tests/run sets up.
+pub fn peer_script(name: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let python = target.join("peers-venv/bin/python");
+    assert!(python.exists(), "{} is not there: tests/run installs the peers", python.display());
+    let mut command = Command::new(python);
+    command.arg(root.join("tests/peers").join(name));
+    command
 }
 
 /// Asserts that `document` fits `schemas/<name>.json`.

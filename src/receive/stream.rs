@@ -1,0 +1,133 @@
+//! A connection whose reads have a deadline of their own, however many of them the bytes take: a peer that trickles is not one that sends.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustls::{ClientConnection, ProtocolVersion, ServerConnection, StreamOwned};
+
+/// Peers that take nothing for this long are gone.
+const WRITE_WITHIN: Duration = Duration::from_secs(30);
+
+/// A TCP connection with a deadline for reading.
+#[derive(Debug)]
+pub struct Socket {
+    tcp: TcpStream,
+    read_by: Option<Instant>,
+}
+
+impl Socket {
+    /// Sets the options every connection has.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn new(tcp: TcpStream) -> io::Result<Self> {
+        // A response in a small segment waits for the peer's delayed acknowledgement otherwise.
+        tcp.set_nodelay(true)?;
+        tcp.set_write_timeout(Some(WRITE_WITHIN))?;
+        Ok(Self { tcp, read_by: None })
+    }
+
+    /// Reads fail with [`io::ErrorKind::TimedOut`] from then on.
+    pub fn read_by(&mut self, deadline: Instant) {
+        self.read_by = Some(deadline);
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(deadline) = self.read_by {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.tcp.set_read_timeout(Some(left))?;
+        }
+        match self.tcp.read(buffer) {
+            // Linux says "would block" for a timeout.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+            other => other,
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tcp.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tcp.flush()
+    }
+}
+
+/// What an association runs over.
+pub enum Stream {
+    /// Plain TCP.
+    Plain(Socket),
+    /// TLS, called by the peer.
+    Served(Box<StreamOwned<ServerConnection, Socket>>),
+    /// TLS, called by us.
+    Called(Box<StreamOwned<ClientConnection, Socket>>),
+}
+
+impl Stream {
+    /// As [`Socket::read_by`].
+    pub fn read_by(&mut self, deadline: Instant) {
+        match self {
+            Self::Plain(socket) => socket.read_by(deadline),
+            Self::Served(tls) => tls.sock.read_by(deadline),
+            Self::Called(tls) => tls.sock.read_by(deadline),
+        }
+    }
+
+    /// The word for it in the log.
+    #[must_use]
+    pub fn transport(&self) -> &'static str {
+        let version = match self {
+            Self::Plain(_) => return "tcp",
+            Self::Served(tls) => tls.conn.protocol_version(),
+            Self::Called(tls) => tls.conn.protocol_version(),
+        };
+        if version == Some(ProtocolVersion::TLSv1_3) { "tls1.3" } else { "tls1.2" }
+    }
+
+    /// Says that nothing more will come: over TLS an end that is not said could be a cut wire.
+    pub fn close(&mut self) {
+        match self {
+            Self::Plain(_) => return,
+            Self::Served(tls) => tls.conn.send_close_notify(),
+            Self::Called(tls) => tls.conn.send_close_notify(),
+        }
+        // The peer may be gone.
+        let _ = self.flush();
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Served(tls) => tls.read(buffer),
+            Self::Called(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Served(tls) => tls.write(bytes),
+            Self::Called(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Served(tls) => tls.flush(),
+            Self::Called(tls) => tls.flush(),
+        }
+    }
+}
