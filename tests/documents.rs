@@ -84,7 +84,13 @@ fn lesion() -> ReportedLesion {
         segmented: true,
         volume_mm3: 910.4,
     };
-    ReportedLesion { lesion, key_sop_instance_uid: "1.2.3.4.58".into(), key_instance_number: Some(58), key_frame_number: None, key_image_png: None }
+    ReportedLesion {
+        lesion,
+        key_sop_instance_uid: "1.2.3.4.58".into(),
+        key_instance_number: Some(58),
+        key_frame_number: None,
+        key_image_png: None,
+    }
 }
 
 #[test]

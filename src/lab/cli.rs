@@ -260,7 +260,6 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
     if scans.is_empty() {
         return Err(Failure::new(Class::Data, format!("{}: no series {}", args.ct.display(), args.validation)));
     }
-    let sampler = Sampler::new(scans, Vec::new(), 0.0).map_err(|e| Failure::new(Class::Internal, format!("table.toml: {e}")))?;
     let about = export::About {
         name: about.name,
         version: about.version,
@@ -269,7 +268,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
         validation: args.validation.clone(),
         card,
     };
-    export::run(&args.checkpoint, &sampler, &args.ct.join(&args.validation), &about, &args.out)?;
+    export::run(&args.checkpoint, &scans, &args.ct.join(&args.validation), &about, &args.out)?;
     println!("wrote {}", args.out.display());
     Ok(())
 }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::calibrate;
+use super::dataset::Scan;
 use super::evaluate::froc::AT;
 use super::evaluate::synthetic;
 use super::synthesize::Sampler;
@@ -11,6 +13,7 @@ use crate::analysis::{Analyst, Cache};
 use crate::detect::bundle::{Bundle, Description, Input, OperatingPoint};
 use crate::detect::candle_engine::CandleEngine;
 use crate::error::{Class, Failure};
+use crate::lesion::score;
 use crate::series::{eligibility, header};
 use crate::volume::{frame, slots, window};
 
@@ -39,16 +42,16 @@ fn internal(e: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Internal, e.to_string())
 }
 
-/// Writes the bundle. `sampler` draws from the validation series only; `series` is its folder of DICOM.
+/// Writes the bundle. `scans` is the validation series only; `series` is its folder of DICOM.
 ///
 /// # Errors
 /// A damaged checkpoint, an unreadable series, I/O.
-pub fn run(folder: &Path, sampler: &Sampler, series: &Path, about: &About, out: &Path) -> Result<(), Failure> {
+pub fn run(folder: &Path, scans: &[Scan], series: &Path, about: &About, out: &Path) -> Result<(), Failure> {
+    let sampler = &Sampler::new(scans.to_vec(), Vec::new(), 0.0).map_err(internal)?;
     let (spec, weights, progress) = checkpoint::folded(folder)?;
     let mut engine = CandleEngine::new(&spec, &weights).map_err(internal)?;
     let single = synthetic::run(sampler, &mut engine, VALIDATION_CROPS, 1, 11).map_err(internal)?;
     let context = synthetic::run(sampler, &mut engine, VALIDATION_CROPS, spec.context, 12).map_err(internal)?;
-    let calibration = context.calibration();
     let mut description = Description {
         name: about.name.clone(),
         version: about.version.clone(),
@@ -65,27 +68,36 @@ pub fn run(folder: &Path, sampler: &Sampler, series: &Path, about: &About, out: 
             sensitivity: 0.0,
             measured_on: String::new(),
         }],
-        calibration: calibration.clone(),
+        calibration: vec![[0.0, 0.0], [1.0, 1.0]],
         files: Default::default(),
     };
-    // First without a threshold: which scores does the untouched series get?
+    // First with raw scores and without a threshold: how often is a reported lesion a true one, and what does the untouched series get?
     Bundle::write(out, description.clone(), &weights, &about.card, &mut engine).map_err(internal)?;
-    let flagged = flagged_scores(out, series)?;
-    let score = flagged.get(MOST_FLAGGED).map_or(0.5, |s| (s + 0.0005).min(0.98));
-    let on = format!("synthetic lesions in {} ({VALIDATION_CROPS} crops)", about.validation);
-    description.operating_points = [("default", score), ("sensitive", score * 0.5)]
+    let analyst = analyst(out)?;
+    let judged = calibrate::run(&analyst, scans, &out.with_extension("patients"))?;
+    description.calibration = judged.calibration();
+    let flagged: Vec<f32> = raw_scores(&analyst, series)?.into_iter().map(|raw| score::calibrate(raw, &description.calibration)).collect();
+    let threshold = flagged.get(MOST_FLAGGED).map_or(0.5, |s| (s + 0.0005).min(0.98));
+    let on = format!("{} synthesized patients of {} ({} lesions)", judged.series, about.validation, judged.found.len());
+    description.operating_points = [("default", threshold), ("sensitive", threshold * 0.5)]
         .into_iter()
         .map(|(name, score)| {
-            let (fp_per_image, sensitivity) = context.at(score, &calibration);
+            let (fp_per_image, _, sensitivity) = judged.at(score, &description.calibration);
             OperatingPoint { name: name.into(), score, fp_per_image, sensitivity, measured_on: on.clone() }
         })
+        .collect();
+    let (_, false_a_series, found) = judged.at(threshold, &description.calibration);
+    let reliability = judged.reliability(&description.calibration);
+    let reliability: String = reliability
+        .iter()
+        .map(|(low, high, n, mean, share)| format!("| {low:.1} to {high:.1} | {n} | {mean:.2} | {share:.2} |\n"))
         .collect();
     let row = |name: &str, v: &synthetic::Validation| {
         let s = v.matches().sensitivities().map(|s| format!("{:.1}", s * 100.0)).join(" | ");
         format!("| {name} | {s} |\n")
     };
     let card = format!(
-        "{}\n## Training run\n\n{} steps, {} samples, {:.0} minutes.\n\n## Synthetic lesions in {} (kept out of training)\n\nSensitivity (%) at false positives a 205 mm crop, IoU > 0.5, {VALIDATION_CROPS} crops each:\n\n| crops | {} |\n|---|{}\n{}{}\nDefault operating point: calibrated score {score:.3}, chosen so that the validation series as it is, in which no lesion is marked, gets at most {MOST_FLAGGED} flags; there {:.2} false positives a crop and {:.0} % sensitivity on its synthetic lesions. The scores of the strongest flags in that series: {}.\n\nType of the lesions found there (IoU > 0.5, at any score), {} of {} right:\n\n{}",
+        "{}\n## Training run\n\n{} steps, {} samples, {:.0} minutes.\n\n## Synthetic lesions in {} (kept out of training)\n\nSensitivity (%) at false positives a 205 mm crop, IoU > 0.5, {VALIDATION_CROPS} crops each:\n\n| crops | {} |\n|---|{}\n{}{}\nDefault operating point: calibrated score {threshold:.3}, chosen so that the validation series as it is, in which no lesion is marked, gets at most {MOST_FLAGGED} flags. On {on} it finds {:.0} % of the lesions with {false_a_series:.1} false ones a series. The scores of the strongest flags in that series: {}.\n\nThe score of a lesion is the share of true ones among the lesions reported with such a score on those patients (isotonic, so fitted on what this table shows):\n\n| score | lesions | mean score | true |\n|---|---|---|---|\n{reliability}\nType of the lesions found in the crops (IoU > 0.5, at any score), {} of {} right:\n\n{}",
         about.card,
         progress.steps,
         progress.samples,
@@ -95,8 +107,7 @@ pub fn run(folder: &Path, sampler: &Sampler, series: &Path, about: &About, out: 
         "---|".repeat(AT.len()),
         row("one slot", &single),
         row("with context", &context),
-        description.operating_points[0].fp_per_image,
-        description.operating_points[0].sensitivity * 100.0,
+        found * 100.0,
         flagged.iter().take(6).map(|s| format!("{s:.3}")).collect::<Vec<_>>().join(", "),
         context.confusion.right(),
         context.confusion.n(),
@@ -105,11 +116,15 @@ pub fn run(folder: &Path, sampler: &Sampler, series: &Path, about: &About, out: 
     Bundle::write(out, description, &weights, &card, &mut engine).map_err(internal)
 }
 
-/// Calibrated scores of all lesions in a series, best first.
-fn flagged_scores(bundle: &Path, series: &Path) -> Result<Vec<f32>, Failure> {
+/// The bundle just written, reporting every lesion.
+fn analyst(bundle: &Path) -> Result<Analyst, Failure> {
     let bundle = Arc::new(Bundle::open(bundle).map_err(internal)?);
     let engine = CandleEngine::new(&bundle.description.network, &bundle.weights).map_err(internal)?;
-    let analyst = Analyst::new(Arc::clone(&bundle), Box::new(engine), 2, Some(0.0));
+    Ok(Analyst::new(Arc::clone(&bundle), Box::new(engine), 2, Some(0.0)))
+}
+
+/// Scores of all lesions in a series, best first.
+fn raw_scores(analyst: &Analyst, series: &Path) -> Result<Vec<f32>, Failure> {
     let entries = std::fs::read_dir(series).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", series.display())))?;
     let headers: Vec<_> = entries.flatten().filter_map(|e| header::read(&e.path()).ok()).collect();
     let plan = eligibility::plan(&headers).map_err(|r| Failure::new(Class::Data, format!("{}: {}", series.display(), r.text)))?;

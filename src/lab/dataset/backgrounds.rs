@@ -21,6 +21,7 @@ pub struct Disease {
 }
 
 /// One image of a scan.
+#[derive(Debug, Clone, PartialEq)]
 pub struct ScanSlice {
     /// HU.
     pub image: HuImage,
@@ -37,6 +38,7 @@ pub struct ScanSlice {
 }
 
 /// Slices of one geometry, rising z; a single slice is a scan of its own.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Scan {
     /// Folder name.
     pub name: String,

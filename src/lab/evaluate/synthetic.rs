@@ -1,4 +1,4 @@
-//! Validation on synthetic lesions in a series that was kept out of training: sensitivity, calibration and operating points.
+//! Validation on synthetic lesions in a series that was kept out of training: sensitivity and types.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -7,11 +7,7 @@ use super::confusion::Confusion;
 use super::froc::{Image, Matches, Rule, match_image, matches};
 use crate::detect::{Engine, EngineError, SlotInput, TYPE_NAMES, heads, nms};
 use crate::lab::synthesize::{CROP, Sampler};
-use crate::lesion::score::calibrate;
 use crate::scan::type_name;
-
-/// Bins of the calibration.
-const BINS: usize = 12;
 
 /// What validation found.
 pub struct Validation {
@@ -61,35 +57,5 @@ impl Validation {
     #[must_use]
     pub fn matches(&self) -> Matches {
         matches(&self.images, Rule::Iou)
-    }
-
-    /// Knots raw → share of candidates that are lesions, over bins of the raw score; made to rise.
-    #[must_use]
-    pub fn calibration(&self) -> Vec<[f32; 2]> {
-        let m = self.matches();
-        let hits: Vec<f64> = m.hits.iter().flatten().copied().collect();
-        let mut knots = vec![[0.0, 0.0]];
-        let mut least = 0.0f32;
-        for bin in 0..BINS {
-            let (low, high) = (bin as f64 / BINS as f64, (bin + 1) as f64 / BINS as f64);
-            let within = |v: &[f64]| v.iter().filter(|s| (low..high).contains(*s)).count() as f32;
-            let (h, f) = (within(&hits), within(&m.false_positives));
-            // Laplace: an empty bin says a half only until its neighbours say more.
-            let share = if h + f < 5.0 { least } else { (h + 0.5) / (h + f + 1.0) };
-            least = share.max(least + 0.002).min(0.98);
-            knots.push([((low + high) / 2.0) as f32, least]);
-        }
-        knots.push([1.0, (least + 0.002).min(0.99)]);
-        knots
-    }
-
-    /// False positives an image and sensitivity from a calibrated score on.
-    #[must_use]
-    pub fn at(&self, score: f32, knots: &[[f32; 2]]) -> (f32, f32) {
-        let m = self.matches();
-        let over = |s: f64| calibrate(s as f32, knots) >= score;
-        let false_positives = m.false_positives.iter().filter(|s| over(**s)).count() as f32 / m.images.max(1) as f32;
-        let found = m.hits.iter().flatten().filter(|s| over(**s)).count() as f32 / m.hits.len().max(1) as f32;
-        (false_positives, found)
     }
 }

@@ -30,6 +30,8 @@ use crate::error::{Class, Failure};
 
 /// Steps over which the rate rises from zero.
 const WARM_UP: usize = 300;
+/// The same where training goes on from trained weights: short runs would end before a longer one.
+const WARM_UP_TRAINED: usize = 60;
 /// Learning rate after the warm-up of a new network; one that starts from trained weights takes a lower one.
 pub const RATE: f64 = 2e-3;
 /// Learning rate at the end of the cosine.
@@ -92,9 +94,10 @@ pub fn run(source: Mixture, options: &Options) -> Result<(), Failure> {
     let mut shown = Shown::new(progress);
     let mut bad = 0;
     let mut validated = progress.minutes;
+    let warm_up = if options.init.is_some() { WARM_UP_TRAINED } else { WARM_UP };
     while progress.minutes < options.minutes {
         let batch = next(&batches)?;
-        let rate = rate(options.rate, progress.steps, progress.minutes / options.minutes);
+        let rate = rate(options.rate, warm_up, progress.steps, progress.minutes / options.minutes);
         let (parts, norm) = step(&net, &mut optimizer, &batch, rate, &device).map_err(failed)?;
         if norm.is_finite() {
             bad = 0;
@@ -196,9 +199,9 @@ fn unread(trouble: Option<&Trouble>) -> String {
 }
 
 /// Warm-up to `most`, then half a cosine over the schedule.
-fn rate(most: f64, step: usize, done: f64) -> f64 {
+fn rate(most: f64, warm_up: usize, step: usize, done: f64) -> f64 {
     let cosine = LAST_RATE + (most - LAST_RATE) * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
-    cosine * ((step + 1) as f64 / WARM_UP as f64).min(1.0)
+    cosine * ((step + 1) as f64 / warm_up as f64).min(1.0)
 }
 
 /// One step on one batch; the parts of the loss and the gradient's norm.
@@ -316,8 +319,8 @@ mod tests {
 
     #[test]
     fn the_rate_warms_up_and_falls() {
-        assert!(rate(RATE, 0, 0.0) < RATE / 100.0);
-        assert!((rate(RATE, WARM_UP, 0.0) - RATE).abs() < 1e-9);
-        assert!((rate(RATE, 9999, 1.0) - LAST_RATE).abs() < 1e-9);
+        assert!(rate(RATE, WARM_UP, 0, 0.0) < RATE / 100.0);
+        assert!((rate(RATE, WARM_UP, WARM_UP, 0.0) - RATE).abs() < 1e-9);
+        assert!((rate(RATE, WARM_UP, 9999, 1.0) - LAST_RATE).abs() < 1e-9);
     }
 }
