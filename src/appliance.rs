@@ -329,6 +329,7 @@ impl Watch {
         put("outbox_depth", "gauge", "events that wait", facts.outbox_depth as u64);
         put("broker_connected", "gauge", "1 while the broker is there", u64::from(facts.broker_connected));
         put("disk_free_mebibytes", "gauge", "free space of the state folder", facts.free_mib);
+        out.push_str(&r.store_time.prometheus("lesionwatch_store_seconds", "from the command of a C-STORE to its response"));
         out.push_str("# HELP lesionwatch_associations_rejected_total DICOM associations rejected, by reason\n# TYPE lesionwatch_associations_rejected_total counter\n");
         for (refusal, counter) in Refusal::ALL.iter().zip(&r.rejected) {
             out.push_str(&format!("lesionwatch_associations_rejected_total{{reason=\"{}\"}} {}\n", refusal.name(), get(counter)));

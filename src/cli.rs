@@ -34,6 +34,8 @@ enum Verb {
     Dashboard(ConfigArg),
     /// Validate configuration, bundle, engines, broker and disk; say what would run
     Check(ConfigArg),
+    /// The DICOM conformance statement of the configuration, as Markdown on stdout
+    Conformance(ConfigArg),
 }
 
 #[derive(Debug, Args)]
@@ -85,6 +87,10 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Check(arg) => {
             start_log("warn");
             crate::check::run(&Config::load(arg.config.as_deref())?)
+        }
+        Verb::Conformance(arg) => {
+            start_log("warn");
+            crate::conformance::run(&Config::load(arg.config.as_deref())?)
         }
     }
 }

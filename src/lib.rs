@@ -35,6 +35,7 @@ pub mod appliance;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod conformance;
 pub mod dashboard;
 pub mod demo;
 pub mod detect;

@@ -147,10 +147,33 @@ fn documents_are_their_golden_files_and_fit_their_schemas() {
 }
 
 #[test]
+fn conformance_statements_are_their_golden_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    for (name, text) in [
+        ("defaults", ""),
+        (
+            "hospital",
+            "[dicom]\nlisten = \"0.0.0.0:104\"\ncalled_ae = \"own\"\n\
+             [[dicom.peer]]\ncalling_ae = \"CT1\"\naddresses = [\"10.1.0.0/16\"]\nallow_commitment = true\n\
+             commitment_address = \"ct1.example:104\"\ncommitment_tls = true\n\
+             [[dicom.peer]]\ncalling_ae = \"*\"\nmax_associations = 2\nsop_classes = [\"1.2.840.10008.5.1.4.1.1.2\"]\n\
+             [dicom.tls]\nlisten = \"0.0.0.0:2762\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\nca = \"ca.pem\"\n",
+        ),
+    ] {
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lesionwatch"));
+        let output = command.args(["conformance", "--config"]).arg(&config).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        pinned(&format!("conformance/{name}.md"), &String::from_utf8(output.stdout).unwrap());
+    }
+}
+
+#[test]
 fn help_texts_are_their_golden_files() {
     let (watch, lab) = (env!("CARGO_BIN_EXE_lesionwatch"), env!("CARGO_BIN_EXE_lesionlab"));
     for (binary, program, verbs) in [
-        (watch, "lesionwatch", &["run", "demo", "scan", "dashboard", "check"][..]),
+        (watch, "lesionwatch", &["run", "demo", "scan", "dashboard", "check", "conformance"][..]),
         (lab, "lesionlab", &["mine", "dataset", "synthesize", "train", "evaluate", "export"][..]),
     ] {
         for verb in [None].into_iter().chain(verbs.iter().map(Some)) {

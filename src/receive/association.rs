@@ -19,6 +19,8 @@ use super::spool::Spool;
 use super::stream::Stream;
 use super::wire::{self, WireError, pdu};
 
+/// Of an association that was silent for too long.
+const ABORT: Pdu = Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(AbortRQServiceProviderReason::ReasonNotSpecified) };
 /// ARTIM (PS3.8 9.1.5): a connection that does not ask for an association within this is closed.
 pub const ARTIM: Duration = Duration::from_secs(30);
 /// A peer that asked for storage commitment and neither sends nor releases for so long waits for the report on the same association.
@@ -133,6 +135,11 @@ fn run(stream: &mut Stream, seat: &mut Seat, context: &Context<'_>, tally: &mut 
                     wire::send(stream, &report, most)?;
                 }
                 continue;
+            }
+            Err(silent @ WireError::Idle(_)) => {
+                // The peer may be gone.
+                let _ = send(stream, &ABORT);
+                return Err(silent);
             }
             other => other?,
         };

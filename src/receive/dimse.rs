@@ -45,6 +45,25 @@ pub mod status {
     pub const RESOURCE_LIMITATION: u16 = 0x0213;
 }
 
+/// C-STORE: status, its meaning in the standard, when it is sent.
+pub const STORE_STATUSES: [(u16, &str, &str); 5] = [
+    (status::SUCCESS, "Success", "the object is durable, or was there already"),
+    (status::OUT_OF_RESOURCES, "Refused: out of resources", "the disk is full, or the object larger than allowed"),
+    (status::MISMATCH, "Error: data set does not match SOP class", "SOP Instance UIDs of command and data set differ"),
+    (status::CANNOT_UNDERSTAND, "Error: cannot understand", "an identifier is missing or not a UID, or no data set follows"),
+    (status::SOP_CLASS, "Refused: SOP class not supported", "the presentation context was not accepted"),
+];
+
+/// N-ACTION of storage commitment, likewise.
+pub const ACTION_STATUSES: [(u16, &str, &str); 6] = [
+    (status::SUCCESS, "Success", "the request is durable; its result will be reported"),
+    (status::NO_SUCH_INSTANCE, "No such SOP instance", "another instance than the well-known one is named"),
+    (status::INVALID_ARGUMENT, "Invalid argument value", "Transaction UID or Referenced SOP Sequence is missing, damaged or too long"),
+    (status::SOP_CLASS, "Refused: SOP class not supported", "the presentation context is not of Storage Commitment"),
+    (status::NO_SUCH_ACTION, "No such action type", "Action Type ID is not 1"),
+    (status::RESOURCE_LIMITATION, "Resource limitation", "the disk is full, too many requests wait, or the data set is larger than 4 MiB"),
+];
+
 /// What is used of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Command {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::commitment::{Reference, Request};
 
 /// Requests kept at once: each may hold megabytes.
-const MOST_PENDING: i64 = 1000;
+pub const MOST_PENDING: i64 = 1000;
 /// A request whose association is open is left to it for so long; then it is reported on a new one.
 const HELD: Duration = Duration::from_secs(60);
 /// Wait after the first failed report; doubled after each, up to [`LONGEST_WAIT`].

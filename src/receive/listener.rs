@@ -12,6 +12,7 @@ use crossbeam_channel::Sender;
 
 use super::ReceiveEvent;
 use super::association::{Context, serve};
+use super::latency::Latency;
 use super::ledger::Ledger;
 use super::peers::{Admission, Refusal};
 use super::roster::{Roster, Seat};
@@ -55,6 +56,8 @@ pub struct ReceiveStats {
     pub refused: AtomicU64,
     /// Bytes of data sets stored.
     pub bytes: AtomicU64,
+    /// From the command of a C-STORE to its response.
+    pub store_time: Latency,
 }
 
 impl ReceiveStats {

@@ -5,6 +5,7 @@ pub mod caller;
 pub mod commitment;
 pub mod courier;
 pub mod dimse;
+pub mod latency;
 pub mod ledger;
 pub mod listener;
 pub mod peek;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::association::{Context, Tally};
 use super::commitment;
@@ -22,6 +22,7 @@ struct Store<'a> {
     request: Command,
     id: u8,
     transfer_syntax: String,
+    begun: Instant,
     object: Result<Incoming<'a>, (u16, String)>,
 }
 
@@ -85,7 +86,9 @@ impl<'a> Session<'a> {
             return Ok(self.under_way.take().map(|under_way| match under_way {
                 UnderWay::Store(store) => {
                     let (id, request) = (store.id, store.request.clone());
+                    let begun = store.begun;
                     let (status, comment) = self.finish(store, tally);
+                    self.context.stats.store_time.observe(begun.elapsed());
                     response(id, &request, status, comment.as_deref())
                 }
                 UnderWay::Action(action) => self.act(action),
@@ -135,7 +138,13 @@ impl<'a> Session<'a> {
             }
             Some(syntax) => self.context.spool.begin(&request.sop_class, &request.sop_instance, syntax, &self.calling).map_err(refusal),
         };
-        self.under_way = Some(UnderWay::Store(Store { request, id, transfer_syntax: transfer_syntax.unwrap_or_default(), object }));
+        self.under_way = Some(UnderWay::Store(Store {
+            request,
+            id,
+            transfer_syntax: transfer_syntax.unwrap_or_default(),
+            begun: Instant::now(),
+            object,
+        }));
     }
 
     /// Takes a request for storage commitment: durable before it is answered.

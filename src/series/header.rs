@@ -12,6 +12,9 @@ use super::{SliceHeader, multiframe, part10};
 /// Values of Image Type that are looked at: four are defined (PS3.3 C.8.2.1.1.1), makers append some.
 pub(super) const MOST_IMAGE_TYPES: usize = 16;
 
+/// What is large without being pixels (documents, waveforms, contours, raw data) stands behind the description of the image, group 0028.
+const BEHIND_IMAGE: Tag = Tag(0x0029, 0x0000);
+
 /// Why a header could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
@@ -62,7 +65,11 @@ pub fn slices(path: &Path) -> Result<Vec<SliceHeader>, HeaderError> {
 
 /// The parser is not ours: whatever it does on a damaged file is an error of that file.
 fn guarded<T>(path: &Path, read: impl FnOnce(&DefaultDicomObject) -> Result<T, HeaderError>) -> Result<T, HeaderError> {
-    let all = || read(&part10::open(path, Some(tags::PIXEL_DATA)).map_err(HeaderError::Unreadable)?);
+    let open = || match part10::open(path, Some(tags::PIXEL_DATA)) {
+        Err(e) if e.contains(part10::TOO_LONG) => part10::open(path, Some(BEHIND_IMAGE)),
+        other => other,
+    };
+    let all = || read(&open().map_err(HeaderError::Unreadable)?);
     catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|_| Err(HeaderError::Unreadable("the parser failed on it".into())))
 }
 
@@ -171,6 +178,21 @@ mod tests {
         let header = read(file.path()).unwrap();
         assert_eq!((header.modality.as_str(), header.body_part.as_deref()), ("FREE TEXT_ FREE", Some("PATIENT__ A_ PER")));
         assert_eq!((header.series_number, header.series_instance_uid.len()), (None, 64));
+    }
+
+    #[test]
+    fn a_large_object_without_pixels_is_known_by_what_stands_before() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let sample = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample/LIDC-IDRI-0314/0100.dcm"));
+        part10::open(sample, Some(BEHIND_IMAGE)).unwrap().write_to_file(file.path()).unwrap();
+        // Encapsulated Document (0042,0011) of 100 MiB, all holes.
+        let mut bytes = std::fs::read(file.path()).unwrap();
+        bytes.extend([0x42, 0, 0x11, 0, b'O', b'B', 0, 0]);
+        bytes.extend((100u32 << 20).to_le_bytes());
+        std::fs::write(file.path(), &bytes).unwrap();
+        file.as_file().set_len(bytes.len() as u64 + (100 << 20)).unwrap();
+        let header = slices(file.path()).unwrap();
+        assert_eq!((header.len(), header[0].modality.as_str(), header[0].instance_number), (1, "CT", Some(100)));
     }
 
     #[test]

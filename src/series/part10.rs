@@ -17,6 +17,9 @@ const MOST_META_VALUE: u32 = 64 * 1024;
 /// What stands before the pixels is at most this: the functional groups of some thousand frames are a tenth of it. Headers are held in memory.
 const MOST_HEADER_BYTES: u64 = 64 << 20;
 
+/// How the error of a longer one begins.
+pub(super) const TOO_LONG: &str = "header longer than";
+
 /// Opens `path`; with `until`, reading stops before that element, which must come early.
 ///
 /// # Errors
@@ -73,7 +76,7 @@ struct Limited<R> {
 impl<R: Read> Read for Limited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("header longer than {} MiB", MOST_HEADER_BYTES >> 20)));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{TOO_LONG} {} MiB", MOST_HEADER_BYTES >> 20)));
         }
         let n = self.inner.read(buffer)?;
         self.left = self.left.saturating_sub(n as u64);

@@ -16,6 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
+from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -34,8 +35,13 @@ def report(event):
         failed={i.ReferencedSOPInstanceUID: i.FailureReason for i in info.get("FailedSOPSequence", [])},
         calling=event.assoc.requestor.ae_title.strip(),
     )
-    got.set()
     return 0x0000, None
+
+
+def sent(event):
+    # Only now: releasing before the answer has left would take it back.
+    if isinstance(event.message, N_EVENT_REPORT_RSP):
+        got.set()
 
 
 def reference(sop_class, instance):
@@ -54,7 +60,8 @@ def ask(a):
     ae = AE(ae_title=a.title)
     ae.add_requested_context(StorageCommitmentPushModel)
     roles = [build_role(StorageCommitmentPushModel, scu_role=True, scp_role=False)]
-    assoc = ae.associate("127.0.0.1", a.port, ae_title="LESIONWATCH", ext_neg=roles, evt_handlers=[(evt.EVT_N_EVENT_REPORT, report)])
+    handlers = [(evt.EVT_N_EVENT_REPORT, report), (evt.EVT_DIMSE_SENT, sent)]
+    assoc = ae.associate("127.0.0.1", a.port, ae_title="LESIONWATCH", ext_neg=roles, evt_handlers=handlers)
     if not assoc.is_established or not assoc.accepted_contexts:
         say(established=False)
         return
