@@ -88,6 +88,10 @@ fn sources(args: &TrainArgs) -> Result<(Mixture, Option<Validation>), Failure> {
     }
     let (mut synthetic, mut kept_out) = (None, Vec::new());
     if share < 1.0 {
+        if args.source.ct.is_none() && args.source.phantoms == 0 {
+            let text = "nothing to paint lesions into: name folders of CT with --ct DIR or made-up bodies with --phantoms N, or train on marked lesions alone with --harvest DIR --harvest-share 1";
+            return Err(Failure::new(Class::Usage, text));
+        }
         let (out, scans): (Vec<Scan>, Vec<Scan>) =
             backgrounds_of(&args.source, args.seed)?.into_iter().partition(|s| args.validation_series.contains(&s.name));
         if let Some(name) = args.validation_series.iter().find(|n| !out.iter().any(|s| s.name == **n)) {
