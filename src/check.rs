@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{Broker, Config};
-use crate::detect::select;
+use crate::detect::{select, tract_engine};
 use crate::error::{Class, Failure};
 use crate::receive::spool::free_bytes;
 use crate::receive::tls::Tls;
@@ -46,6 +46,9 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     if let Some(listen) = config.dashboard {
         line("dashboard", port(listen, "[dashboard] listen").map(|()| format!("http://{listen}/")));
     }
+    // Names of another processor here mean that this one was not recognised.
+    let kernels = tract_engine::kernels().map(|(operands, kernel)| format!("{operands} {}", kernel.unwrap_or_else(|| "none".into())));
+    line("tract kernels", Ok(kernels.join(", ")));
     match shipped::open(config.bundle.as_deref()) {
         Err(failure) => line("bundle", Err(failure)),
         Ok(bundle) => {

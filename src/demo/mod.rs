@@ -4,6 +4,7 @@
 pub mod sender;
 
 use std::io::{Cursor, Read};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,13 @@ pub fn sample() -> std::io::Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
+/// The `most` files in the middle, in order; all of them where there are fewer.
+fn excerpt(mut files: Vec<(String, Vec<u8>)>, most: NonZeroUsize) -> Vec<(String, Vec<u8>)> {
+    let most = most.get().min(files.len());
+    let first = (files.len() - most) / 2;
+    files.drain(first..first + most).collect()
+}
+
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -53,6 +61,12 @@ pub struct DemoArgs {
     /// Model bundle (folder or .tar) instead of the built-in one
     #[arg(long, value_name = "BUNDLE")]
     pub model: Option<PathBuf>,
+    /// Which engine: auto, tract, candle-cpu or candle-cuda
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = ["auto", "tract", "candle-cpu", "candle-cuda"])]
+    pub engine: String,
+    /// Send only the N slices in the middle of the sample, for machines that take minutes over all of it
+    #[arg(long, value_name = "N")]
+    pub slices: Option<NonZeroUsize>,
     /// Give up after this many seconds (with --once)
     #[arg(long, value_name = "S", default_value_t = 180)]
     pub limit_s: u64,
@@ -68,11 +82,16 @@ pub struct DemoArgs {
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let io = |e: std::io::Error| Failure::new(Class::Io, format!("demo: {e}"));
     let stop = crate::appliance::stop_on_signal()?;
-    let files = sample().map_err(io)?;
+    let mut files = sample().map_err(io)?;
+    let whole = files.len();
+    if let Some(most) = args.slices {
+        files = excerpt(files, most);
+    }
     let state = std::env::temp_dir().join(format!("lesionwatch-demo-{}", uuid::Uuid::now_v7()));
     let mut config = Config::parse(FREE_PORTS, "demo")?;
     config.state.dir.clone_from(&state);
     config.bundle.clone_from(&args.model);
+    config.engine.prefer.clone_from(&args.engine);
     let appliance = Appliance::start(&config)?;
     println!("lesionwatch {} demo. Research use: a triage aid, not a diagnosis.", env!("CARGO_PKG_VERSION"));
     println!("  DICOM      {} (AE {})", appliance.dicom_addr(), config.dicom.ae_title);
@@ -81,7 +100,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         println!("  dashboard  http://{page}/");
     }
     println!("  engine     {}", appliance.engine());
-    println!("  sample     {} slices: {ATTRIBUTION}", files.len());
+    println!("  sample     {} of {whole} slices: {ATTRIBUTION}", files.len());
 
     let outcome = watch(&appliance, &config, &files, args, &stop);
     appliance.stop();
@@ -218,4 +237,23 @@ fn print_event(event: &Event) {
         t.analysed,
         t.offered.map_or_else(|| "-".into(), |o| o.to_string())
     );
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_the_middle_in_order() {
+        let files = |n: usize| (0..n).map(|i| (i.to_string(), Vec::new())).collect::<Vec<_>>();
+        let names = |n: usize, most: usize| -> Vec<String> {
+            excerpt(files(n), NonZeroUsize::new(most).unwrap()).into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(names(7, 3), ["2", "3", "4"]);
+        assert_eq!(names(6, 3), ["1", "2", "3"]);
+        assert_eq!(names(3, 3), ["0", "1", "2"]);
+        assert_eq!(names(3, 9), ["0", "1", "2"]);
+        assert_eq!(names(0, 1), [""; 0]);
+    }
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tract_linalg::MmmDispatch;
+use tract_linalg::mmm::Query;
 use tract_onnx::prelude::*;
 
 use super::network::{NetworkSpec, STRIDES};
@@ -34,6 +36,21 @@ pub struct TractEngine(Arc<Network>);
 
 fn failed(e: impl std::fmt::Display) -> EngineError {
     EngineError::Failed { engine: NAME, reason: e.to_string() }
+}
+
+/// A matrix product as the network's convolutions are, to ask which kernel does it: rows (channels), depth, columns (cells).
+const PRODUCT: [usize; 3] = [64, 576, 4096];
+
+/// The matrix kernels that tract picks on this processor, for `f32` and for `int8` operands, by tract's names.
+/// `None` where there is none.
+#[must_use]
+pub fn kernels() -> [(&'static str, Option<String>); 2] {
+    let [m, k, n] = PRODUCT.map(Some);
+    // An integer accumulator stands for int8 operands.
+    [("f32", DatumType::F32), ("int8", DatumType::I32)].map(|(operands, accumulator)| {
+        let picked = MmmDispatch::native().pick(&Query::plain(accumulator, m, k, n));
+        (operands, picked.map(|(kernel, _, _)| kernel.name().to_owned()))
+    })
 }
 
 impl TractEngine {
@@ -139,5 +156,17 @@ impl Engine for TractEngine {
 
     fn heads(&mut self, window: &[&Features]) -> Result<Vec<Map>, EngineError> {
         self.run_heads(window).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tract_has_a_kernel_for_either_operand_here() {
+        let [f32, int8] = kernels().map(|(operands, kernel)| (operands, kernel.unwrap()));
+        assert!((f32.0, int8.0) == ("f32", "int8") && f32.1.contains("f32") && int8.1.contains("i32"), "{f32:?} {int8:?}");
     }
 }
