@@ -166,7 +166,9 @@ impl Analyst {
     /// Goes back to the first choice of engine where its time has come; to be called between series.
     pub fn recover(&self) {
         let Some(standby) = &self.standby else { return };
-        if let Some(engine) = standby.lock().unwrap_or_else(PoisonError::into_inner).recovered(&self.bundle, Instant::now()) {
+        // Let go before the crew is taken: `replace` takes the two the other way round.
+        let engine = standby.lock().unwrap_or_else(PoisonError::into_inner).recovered(&self.bundle, Instant::now());
+        if let Some(engine) = engine {
             let mut crew = self.crew.write().unwrap_or_else(PoisonError::into_inner);
             *crew = Crew::of(crew.number + 1, engine, self.threads);
         }
