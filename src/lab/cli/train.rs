@@ -21,12 +21,15 @@ const HARVEST_SHARE: f64 = 0.5;
 pub struct TrainArgs {
     #[command(flatten)]
     source: Source,
-    /// Marked lesions to train on: a harvest of `mine`, the DeepLesion release, or any other path that `dataset` reads; of it the train split
+    /// Marked lesions to train on: a harvest of `mine`, the DeepLesion release, or any other path that `dataset` reads; of it the train split (or all: --harvest-all)
     #[arg(long, value_name = "DIR")]
     harvest: Option<PathBuf>,
     /// Share of samples from the harvest; with 1 no --ct is needed [default: 0.5]
     #[arg(long, value_name = "X", requires = "harvest")]
     harvest_share: Option<f64>,
+    /// Train on every part of the harvest, validation and test as well: for a last training after its worth is known, for then nothing is left to judge by
+    #[arg(long, requires = "harvest", conflicts_with = "validate")]
+    harvest_all: bool,
     /// Print FROC every so many minutes (10 where none are named) and at the end, and append it to OUT/validation.csv: on the harvest's validation split,
     /// or on synthetic lesions in the --validation-series
     #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "10")]
@@ -81,7 +84,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
 /// What to draw from, and what to validate on.
 fn sources(args: &TrainArgs) -> Result<(Mixture, Option<Validation>), Failure> {
-    let marked = args.harvest.as_deref().map(|path| MarkedSlices::open(path)?.only(Split::Train)).transpose()?;
+    let wanted = |slices: MarkedSlices| if args.harvest_all { Ok(slices) } else { slices.only(Split::Train) };
+    let marked = args.harvest.as_deref().map(|path| wanted(MarkedSlices::open(path)?)).transpose()?;
     let share = args.harvest_share.unwrap_or(if marked.is_some() { HARVEST_SHARE } else { 0.0 });
     if let Some(marked) = &marked {
         eprintln!("{}: {} key slices to train on", marked.root().display(), marked.keys().len());
