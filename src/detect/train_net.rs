@@ -15,6 +15,9 @@ const MOMENTUM: f32 = 0.03;
 /// Objectness that every cell starts with: lesions are rare (focal loss, Lin et al. 2017, 4.1).
 const PRIOR: f32 = 0.01;
 
+/// A convolution of `x [b, h, w, inputs]` with `weights [kernel, kernel, inputs, outputs]` at a stride, with a gradient.
+pub type Convolution = fn(&Tensor, &Tensor, usize) -> Result<Tensor>;
+
 /// Variables and running moments of one network.
 pub struct TrainNet {
     spec: NetworkSpec,
@@ -23,6 +26,7 @@ pub struct TrainNet {
     device: Device,
     vars: HashMap<String, Var>,
     running: HashMap<String, Running>,
+    convolution: Convolution,
 }
 
 impl TrainNet {
@@ -54,7 +58,13 @@ impl TrainNet {
             }
             vars.insert(format!("{}.beta", c.name), Var::from_tensor(&Tensor::from_vec(bias, c.outputs, device)?)?);
         }
-        Ok(Self { spec: spec.clone(), encoder, heads, device: device.clone(), vars, running })
+        Ok(Self { spec: spec.clone(), encoder, heads, device: device.clone(), vars, running, convolution: conv })
+    }
+
+    /// The same network with another convolution, to hold ours against.
+    #[must_use]
+    pub fn with_convolution(self, convolution: Convolution) -> Self {
+        Self { convolution, ..self }
     }
 
     /// What it is.
@@ -129,7 +139,7 @@ impl TrainNet {
     }
 
     fn layer(&self, c: &Conv, x: &Tensor, train: bool) -> Result<Tensor> {
-        let y = conv(x, self.var(&c.name, "weight")?, c.stride)?;
+        let y = (self.convolution)(x, self.var(&c.name, "weight")?, c.stride)?;
         let beta = self.var(&c.name, "beta")?;
         let Some(running) = self.running.get(&c.name) else { return y.broadcast_add(beta) };
         let gamma = self.var(&c.name, "gamma")?;

@@ -53,4 +53,42 @@ impl FoldedWeights {
         }
         if count == self.0.len() { Ok(()) } else { Err(format!("{} layers, its description asks for {count}", self.0.len())) }
     }
+
+    /// Every weight and bias as `(1 - share) · self + share · other`: between a network and what it was fine-tuned to, the mean keeps most of both where
+    /// either alone has lost something (Wortsman et al. 2022, arXiv:2109.01903).
+    ///
+    /// # Errors
+    /// A sentence naming the layer that the other lacks or has in another shape.
+    pub fn blended(&self, other: &Self, share: f32) -> Result<Self, String> {
+        if let Some(name) = other.0.keys().find(|name| !self.0.contains_key(*name)) {
+            return Err(format!("layer {name} is in one of the networks only"));
+        }
+        let mean = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (1.0 - share) * a + share * b).collect::<Vec<f32>>();
+        let layer = |(name, a): (&String, &Layer)| {
+            let b = other.0.get(name).ok_or_else(|| format!("layer {name} is in one of the networks only"))?;
+            if (a.weights.len(), a.bias.len()) != (b.weights.len(), b.bias.len()) {
+                return Err(format!("layer {name} has {} weights in one network and {} in the other", a.weights.len(), b.weights.len()));
+            }
+            Ok((name.clone(), Layer { weights: mean(&a.weights, &b.weights), bias: mean(&a.bias, &b.bias) }))
+        };
+        self.0.iter().map(layer).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blend_lies_between_and_refuses_another_network() {
+        let of = |weights: &[f32], bias: f32| FoldedWeights([("a".into(), Layer { weights: weights.to_vec(), bias: vec![bias] })].into());
+        let (a, b) = (of(&[1.0, 2.0], 0.0), of(&[3.0, 0.0], 4.0));
+        assert_eq!(a.blended(&b, 0.25).unwrap(), of(&[1.5, 1.5], 1.0));
+        assert_eq!((a.blended(&b, 0.0).unwrap(), a.blended(&b, 1.0).unwrap()), (a.clone(), b));
+        assert!(a.blended(&of(&[1.0], 0.0), 0.5).unwrap_err().contains("layer a has 2 weights"));
+        let mut more = a.clone();
+        more.0.insert("b".into(), Layer { weights: Vec::new(), bias: Vec::new() });
+        assert!(a.blended(&more, 0.5).is_err() && more.blended(&a, 0.5).is_err());
+    }
 }

@@ -1,5 +1,6 @@
 //! The workbench's verbs and their help text.
 
+mod bench;
 mod dataset;
 mod synthesize;
 mod train;
@@ -36,6 +37,9 @@ enum Verb {
     Evaluate(EvaluateArgs),
     /// Write the model bundle from a checkpoint, with calibration and operating points measured on a series kept out of training
     Export(ExportArgs),
+    /// Time parts of the product side by side with their peers, turn about in one run
+    #[command(subcommand)]
+    Bench(bench::BenchVerb),
 }
 
 #[derive(Debug, Args)]
@@ -144,6 +148,12 @@ struct ExportArgs {
     /// Description of the bundle: TOML with name, version, training_data, licence, card (a file beside it)
     #[arg(long, value_name = "FILE.toml")]
     about: PathBuf,
+    /// Average the checkpoint's weights with this bundle's (folder or .tar), the one that it was trained on from: keeps most of what either finds
+    #[arg(long, value_name = "BUNDLE")]
+    blend: Option<PathBuf>,
+    /// The bundle's share of the average
+    #[arg(long, value_name = "X", default_value_t = 0.5, requires = "blend")]
+    blend_share: f32,
     /// Bundle folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -168,6 +178,7 @@ pub fn main() -> ExitCode {
         Verb::Dataset(args) => dataset::run(&args),
         Verb::Evaluate(args) => evaluate(args),
         Verb::Export(args) => export(&args),
+        Verb::Bench(verb) => bench::run(&verb),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -268,7 +279,12 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
         validation: args.validation.clone(),
         card,
     };
-    export::run(&args.checkpoint, &scans, &args.ct.join(&args.validation), &about, &args.out)?;
+    if !(0.0..=1.0).contains(&args.blend_share) {
+        return Err(Failure::new(Class::Usage, format!("--blend-share: {} is no share; 0 to 1 is", args.blend_share)));
+    }
+    let open = |path: &PathBuf| crate::shipped::open(Some(path)).map(|bundle| export::Blend { bundle, share: args.blend_share });
+    let blend = args.blend.as_ref().map(open).transpose()?;
+    export::run(&args.checkpoint, &scans, &args.ct.join(&args.validation), &about, blend.as_ref(), &args.out)?;
     println!("wrote {}", args.out.display());
     Ok(())
 }

@@ -38,6 +38,14 @@ pub struct About {
     pub card: String,
 }
 
+/// Another network whose weights are averaged into the checkpoint's.
+pub struct Blend {
+    /// It.
+    pub bundle: Bundle,
+    /// Its share, 0 to 1.
+    pub share: f32,
+}
+
 fn internal(e: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Internal, e.to_string())
 }
@@ -45,10 +53,23 @@ fn internal(e: impl std::fmt::Display) -> Failure {
 /// Writes the bundle. `scans` is the validation series only; `series` is its folder of DICOM.
 ///
 /// # Errors
-/// A damaged checkpoint, an unreadable series, I/O.
-pub fn run(folder: &Path, scans: &[Scan], series: &Path, about: &About, out: &Path) -> Result<(), Failure> {
+/// A damaged checkpoint, another network to blend with, an unreadable series, I/O.
+pub fn run(folder: &Path, scans: &[Scan], series: &Path, about: &About, blend: Option<&Blend>, out: &Path) -> Result<(), Failure> {
     let sampler = &Sampler::new(scans.to_vec(), Vec::new(), 0.0).map_err(internal)?;
-    let (spec, weights, progress) = checkpoint::folded(folder)?;
+    let (spec, mut weights, progress) = checkpoint::folded(folder)?;
+    let mut blended = String::new();
+    if let Some(blend) = blend {
+        let (name, share) = (&blend.bundle.description, blend.share);
+        let mixed = weights.blended(&blend.bundle.weights, share);
+        weights =
+            mixed.map_err(|e| Failure::new(Class::Data, format!("--blend: {} {} and the checkpoint: {e}", name.name, name.version)))?;
+        blended = format!(
+            " Every weight is the mean of the checkpoint's and of {} {}'s, which has {:.0} % of it.",
+            name.name,
+            name.version,
+            share * 100.0
+        );
+    }
     let mut engine = CandleEngine::new(&spec, &weights).map_err(internal)?;
     let single = synthetic::run(sampler, &mut engine, VALIDATION_CROPS, 1, 11).map_err(internal)?;
     let context = synthetic::run(sampler, &mut engine, VALIDATION_CROPS, spec.context, 12).map_err(internal)?;
@@ -97,7 +118,7 @@ pub fn run(folder: &Path, scans: &[Scan], series: &Path, about: &About, out: &Pa
         format!("| {name} | {s} |\n")
     };
     let card = format!(
-        "{}\n## Training run\n\n{} steps, {} samples, {:.0} minutes.\n\n## Synthetic lesions in {} (kept out of training)\n\nSensitivity (%) at false positives a 205 mm crop, IoU > 0.5, {VALIDATION_CROPS} crops each:\n\n| crops | {} |\n|---|{}\n{}{}\nDefault operating point: calibrated score {threshold:.3}, chosen so that the validation series as it is, in which no lesion is marked, gets at most {MOST_FLAGGED} flags. On {on} it finds {:.0} % of the lesions with {false_a_series:.1} false ones a series. The scores of the strongest flags in that series: {}.\n\nThe score of a lesion is the share of true ones among the lesions reported with such a score on those patients (isotonic, so fitted on what this table shows):\n\n| score | lesions | mean score | true |\n|---|---|---|---|\n{reliability}\nType of the lesions found in the crops (IoU > 0.5, at any score), {} of {} right:\n\n{}",
+        "{}\n## Training run\n\n{} steps, {} samples, {:.0} minutes.{blended}\n\n## Synthetic lesions in {} (kept out of training)\n\nSensitivity (%) at false positives a 205 mm crop, IoU > 0.5, {VALIDATION_CROPS} crops each:\n\n| crops | {} |\n|---|{}\n{}{}\nDefault operating point: calibrated score {threshold:.3}, chosen so that the validation series as it is, in which no lesion is marked, gets at most {MOST_FLAGGED} flags. On {on} it finds {:.0} % of the lesions with {false_a_series:.1} false ones a series. The scores of the strongest flags in that series: {}.\n\nThe score of a lesion is the share of true ones among the lesions reported with such a score on those patients (isotonic, so fitted on what this table shows):\n\n| score | lesions | mean score | true |\n|---|---|---|---|\n{reliability}\nType of the lesions found in the crops (IoU > 0.5, at any score), {} of {} right:\n\n{}",
         about.card,
         progress.steps,
         progress.samples,

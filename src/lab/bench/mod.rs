@@ -1,0 +1,9 @@
+//! Benchmarks: parts of the product beside their peers, turn about in one run, so that a ratio holds where the machine is noisy.
+//!
+//! A *round* times every path once; tables give the median over rounds, and ratios are medians of the rounds' ratios.
+
+pub mod layers;
+pub mod machine;
+pub mod median;
+pub mod step;
+pub mod torch;
