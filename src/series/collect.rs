@@ -95,8 +95,11 @@ struct Collected {
     settling: Settling,
     first: Duration,
     last: Duration,
+    /// What brought its objects, but for what was aborted, since it settled for the first time.
     associations: Vec<u64>,
     contiguous: bool,
+    /// How often slices came after it had settled.
+    reopened: u32,
     /// Its open association has begun another series.
     overtaken: bool,
     /// Handed out as it is; a new object reopens it.
@@ -144,12 +147,20 @@ impl Collector {
             last: now,
             associations: Vec::new(),
             contiguous: false,
+            reopened: 0,
             overtaken: false,
             settled: false,
             again_at: None,
         });
         if series.settled {
-            series.settling.start_over();
+            if series.reopened == 0 {
+                // One delivery after the first: its own release says when it is whole.
+                series.associations.clear();
+            }
+            // Settled too early more than once: the pauses are the sender's rhythm.
+            if series.reopened == 0 || !series.settling.is_pause(now) {
+                series.settling.start_over();
+            }
         }
         series.overtaken = false;
         series.settling.arrived(association, now);
@@ -158,6 +169,7 @@ impl Collector {
         }
         let new = series.set.insert(Member { object, slices });
         if new {
+            series.reopened += u32::from(series.settled);
             (series.last, series.settled, series.again_at) = (now, false, None);
         }
         new
@@ -167,6 +179,9 @@ impl Collector {
     pub fn association_ended(&mut self, association: u64, released: bool, now: Duration) {
         for series in self.series.values_mut() {
             if series.settling.ended(association, released, now) {
+                if !released {
+                    series.associations.retain(|a| *a != association);
+                }
                 // A series without a stack has nothing that could be missing.
                 series.contiguous =
                     plan(&series.set.headers()).map_or_else(|r| r.code != "missing_slices" && r.code != "too_few_slices", |p| p.contiguous);
