@@ -58,6 +58,7 @@ fn serve(door: &Door, case: &Case, met: &Met) {
     count(&met.stored, answered.stored.len());
     let read = answered.stored.iter().filter(|o| lesionwatch::series::header::slices(&o.path).is_ok());
     count(&met.headers, read.count());
+    door.forget(&answered.stored);
 }
 
 #[test]
@@ -120,7 +121,11 @@ fn no_bytes_make_the_receiver_panic_or_hang() {
     });
     let seconds = begin.elapsed().as_secs_f64();
     let panics = PANICS.load(Ordering::Relaxed);
-    println!("{all} mutations of {} recordings, seed {seed}, in {seconds:.0} s: {} failed, {panics} panics, {met:?}", recordings.len(), failed.len());
+    println!(
+        "{all} mutations of {} recordings, seed {seed}, in {seconds:.0} s: {} failed, {panics} panics, {met:?}",
+        recordings.len(),
+        failed.len()
+    );
     assert!(failed.is_empty(), "failed: {failed:?}");
     assert_eq!(panics, 0, "panics that were contained");
     let share = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64 / all as f64;
@@ -135,6 +140,43 @@ fn no_bytes_make_the_receiver_panic_or_hang() {
     ] {
         assert!(share(counter) >= least, "too few {name} to prove anything: {met:?}");
     }
+}
+
+/// What reads like a path stays text, wherever it stands: study, series, object, AE titles.
+#[test]
+fn path_tricks_reach_no_path() {
+    let recordings = recordings();
+    let (_, bytes) = recordings.iter().find(|(name, _)| name == "store-implicit-dcmtk").unwrap();
+    let replaced = |what: &str, with: &str| {
+        let (what, mut all) = (what.as_bytes(), bytes.clone());
+        // As long as what stood there.
+        let with: Vec<u8> = with.bytes().chain(std::iter::repeat(b'x')).take(what.len()).collect();
+        let places: Vec<usize> = (0..all.len() - what.len()).filter(|i| all[*i..].starts_with(what)).collect();
+        assert!(!places.is_empty());
+        places.iter().for_each(|at| all[*at..at + what.len()].copy_from_slice(&with));
+        all
+    };
+    let study_and_series = ["1.2.826.0.1.3680043.2.8", "1.2.826.0.1.3680043.2.9"];
+    let objects = ["1.2.826.0.1.3680043.2.9.1", "1.2.826.0.1.3680043.2.9.2"];
+    for trick in ["../../../../tmp/hostile", "/tmp/hostile", "..\\..\\hostile", "....//....//hostile", "~/hostile", "%2e%2e%2fhostile"] {
+        for uid in study_and_series.iter().chain(&objects) {
+            let door = Door::new();
+            let input = replaced(uid, trick);
+            let answered = door.serve(Recorded::new(&input, 1 << 20, End::Closed));
+            // The other object of the recording is good where only one was bent.
+            let good = if objects.contains(uid) { 1 } else { 0 };
+            assert_eq!(answered.stored.len(), good, "{uid} as {trick}");
+            assert!(!door.names().iter().any(|n| n.contains("hostile")), "{:?}", door.names());
+        }
+        for title in ["STORESCU        ", "ANY-SCP         "] {
+            let door = Door::new();
+            let answered = door.serve(Recorded::new(&replaced(title, trick), 1 << 20, End::Closed));
+            // A title is a title; it is written into the objects, and nowhere else.
+            assert_eq!(answered.stored.len(), 2, "{title} as {trick}");
+            assert!(!door.names().iter().any(|n| n.contains("hostile")), "{:?}", door.names());
+        }
+    }
+    assert!(!Path::new("/tmp/hostile").exists());
 }
 
 /// Where the last `n` PDUs begin.
@@ -157,6 +199,7 @@ fn the_recordings_are_valid() {
             let answered = Door::new().serve(Recorded::new(&bytes, most, End::Closed).quiet(quiet));
             let kinds: Vec<u8> = answered.pdus.iter().map(|(kind, _)| *kind).collect();
             assert_eq!(kinds[0], 2, "{name}: {kinds:?}");
+            // An abort is not answered.
             let ended = if name.contains("abort") { 4 } else { 6 };
             assert_eq!(*kinds.last().unwrap(), ended, "{name}: {kinds:?}");
             let objects = if name.starts_with("store") { 2 } else { 0 };

@@ -158,7 +158,7 @@ fn run(stream: &mut impl Link, seat: &mut Seat, context: &Context<'_>, tally: &m
                 send(stream, &Pdu::ReleaseRP)?;
                 return Ok(End::Released);
             }
-            pdu::ABORT => return Err(WireError::Damaged("aborted by the peer")),
+            pdu::ABORT => return Err(WireError::Aborted),
             other => return Err(WireError::Unexpected(other)),
         }
     }

@@ -58,6 +58,9 @@ pub enum WireError {
     /// Not DICOM, or out of place.
     #[error("unexpected PDU type 0x{0:02X}")]
     Unexpected(u8),
+    /// The peer sent A-ABORT: it wants no answer (PS3.8 9.2.3, state 13).
+    #[error("aborted by the peer")]
+    Aborted,
     /// PDVs do not fill their PDU.
     #[error("damaged PDU: {0}")]
     Damaged(&'static str),

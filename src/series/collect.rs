@@ -332,6 +332,51 @@ mod tests {
         assert_eq!(c.next_deadline(), Some(late + Duration::from_secs(6 + 4 * 3)));
     }
 
+    /// An association an image, with pauses longer than the least quiet time.
+    #[test]
+    fn a_slow_sender_makes_few_versions_and_a_late_slice_is_told_at_once() {
+        for pause_s in [1, 5, 10] {
+            let mut c = Collector::new(QUIET);
+            let (mut versions, mut now) = (Vec::new(), Duration::ZERO);
+            for (i, h) in even(30, 2.0).iter().enumerate() {
+                now = Duration::from_secs(pause_s * i as u64);
+                versions.extend(c.due(now));
+                put(&mut c, h, i as u64, now);
+                c.association_ended(i as u64, true, now);
+                versions.extend(c.due(now));
+            }
+            versions.extend(c.due(now + QUIET.max));
+            assert!(versions.len() <= 4, "{} versions at a pause of {pause_s} s", versions.len());
+            assert_eq!(versions.last().unwrap().set.len(), 30);
+        }
+        let mut c = Collector::new(QUIET);
+        for h in even(10, 2.0).iter().filter(|h| h.sop_instance_uid != slice(4, 0.0).sop_instance_uid) {
+            put(&mut c, h, 1, Duration::ZERO);
+        }
+        c.association_ended(1, true, Duration::ZERO);
+        assert_eq!((c.due(Duration::ZERO).len(), c.due(QUIET.min).len()), (0, 1));
+        let late = QUIET.min * 5;
+        put(&mut c, &even(10, 2.0)[3], 2, late);
+        c.association_ended(2, true, late);
+        assert_eq!(c.due(late).len(), 1);
+    }
+
+    #[test]
+    fn an_abort_and_another_try_settle_at_the_release() {
+        let mut c = Collector::new(QUIET);
+        let all = even(10, 2.0);
+        for h in &all[..5] {
+            put(&mut c, h, 1, Duration::ZERO);
+        }
+        c.association_ended(1, false, Duration::ZERO);
+        assert!(c.due(Duration::ZERO).is_empty());
+        for h in &all[5..] {
+            put(&mut c, h, 2, Duration::from_secs(1));
+        }
+        c.association_ended(2, true, Duration::from_secs(1));
+        assert_eq!(c.due(Duration::from_secs(1)).len(), 1);
+    }
+
     #[test]
     fn a_series_settles_when_its_association_goes_on_to_the_next() {
         let mut c = Collector::new(QUIET);

@@ -73,20 +73,28 @@ impl Case {
         Self { input, most, end: if rng.random() { End::Closed } else { End::Silent }, quiet }
     }
 
-    /// As a file: a byte for the end, four for the size of reads, four for the wait, the input.
+    /// As a file: a byte with the highest bit set for the end, four for the size of reads, four for the wait, the input.
     pub fn bytes(&self) -> Vec<u8> {
         let most = u32::try_from(self.most).unwrap_or(u32::MAX);
         let quiet = self.quiet.and_then(|at| u32::try_from(at).ok()).unwrap_or(u32::MAX);
-        [&[u8::from(self.end == End::Silent)][..], &most.to_le_bytes(), &quiet.to_le_bytes(), &self.input].concat()
+        [&[0x80 | u8::from(self.end == End::Silent)][..], &most.to_le_bytes(), &quiet.to_le_bytes(), &self.input].concat()
     }
 
-    /// Reads such a file; anything is one.
+    /// Reads such a file; any other is an input as it stands.
     pub fn parse(bytes: &[u8]) -> Self {
+        if bytes.first().is_none_or(|b| b & 0x80 == 0) {
+            return Self { input: bytes.to_vec(), most: 1 << 20, quiet: None, end: End::Closed };
+        }
         let head = |i: usize| bytes.get(i).copied().unwrap_or_default();
         let number = |i: usize| u32::from_le_bytes([head(i), head(i + 1), head(i + 2), head(i + 3)]);
         let most = number(1).clamp(1, 1 << 20) as usize;
         let quiet = Some(number(5)).filter(|at| *at != u32::MAX).map(|at| at as usize);
-        Self { input: bytes.get(9..).unwrap_or_default().to_vec(), most, quiet, end: if head(0) & 1 == 1 { End::Silent } else { End::Closed } }
+        Self {
+            input: bytes.get(9..).unwrap_or_default().to_vec(),
+            most,
+            quiet,
+            end: if head(0) & 1 == 1 { End::Silent } else { End::Closed },
+        }
     }
 }
 

@@ -178,6 +178,30 @@ impl Door {
     }
 }
 
+impl Door {
+    /// Lets objects go again, so that the next one with their identifiers is new.
+    pub fn forget(&self, stored: &[StoredObject]) {
+        for object in stored {
+            // Gone with another object of its study.
+            let _ = self.spool.remove_series(&object.study_instance_uid, &object.series_instance_uid);
+        }
+    }
+
+    /// Everything below the folder.
+    pub fn names(&self) -> Vec<String> {
+        let (mut all, mut stack) = (Vec::new(), vec![self.dir.path().to_owned()]);
+        while let Some(dir) = stack.pop() {
+            for path in std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()) {
+                all.push(path.strip_prefix(self.dir.path()).unwrap().to_str().unwrap().to_owned());
+                if path.is_dir() {
+                    stack.push(path);
+                }
+            }
+        }
+        all
+    }
+}
+
 /// Takes what was said apart.
 fn pdus(mut said: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut all = Vec::new();
