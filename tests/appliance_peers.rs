@@ -110,9 +110,11 @@ fn an_address_that_is_nobodys_is_turned_away_before_it_says_anything() {
 
 /// Connections to the appliance from another loopback address.
 fn connect_from(source: &str, rig: &Rig) -> std::io::Result<TcpStream> {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-    socket.bind(&format!("{source}:0").parse::<std::net::SocketAddr>().unwrap().into())?;
-    socket.connect_timeout(&std::net::SocketAddr::from(([127, 0, 0, 1], rig.dicom)).into(), std::time::Duration::from_secs(5))?;
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let [from, to] = [(source, 0), ("127.0.0.1", rig.dicom)].map(|(ip, port)| std::net::SocketAddrV4::new(ip.parse().unwrap(), port));
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &from)?;
+    connect(&socket, &to)?;
     Ok(socket.into())
 }
 

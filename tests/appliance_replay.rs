@@ -6,7 +6,9 @@
 //! configuration for a gap, four times the sender's longest pause between images otherwise.
 //!
 //! Pauses of 1, 5, 20 and 55 s are not waited for: pauses and both quiet times are scaled down by the same factor, [`SCALE`]. `REPLAY_SCALE=1` runs them
-//! at full length (about 80 s). Everything else runs with the default quiet times.
+//! at full length (about 80 s). Where the release is evidence and nothing pauses, the least quiet time is [`NOT_WAITED_FOR`]: a result that waited for
+//! it is told from one that only had a busy machine under it. A second is what an idle machine takes; where a clean push itself takes longer, twice that is
+//! allowed.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
@@ -24,6 +26,8 @@ const STEP: usize = 4;
 const PROMPT: Duration = Duration::from_secs(1);
 /// `series.quiet_min_s` where nothing else is configured.
 const QUIET_MIN: Duration = Duration::from_secs(2);
+/// A least quiet time that shows.
+const NOT_WAITED_FOR: &str = "[series]\nquiet_min_s = 60.0\n";
 
 /// An appliance, its reader, and what a clean push gives.
 struct Ward {
@@ -31,6 +35,8 @@ struct Ward {
     subscriber: Subscriber,
     rig: Rig,
     clean: Value,
+    /// From the release of the clean push to its result.
+    pace: Duration,
     _broker: Process,
 }
 
@@ -40,9 +46,10 @@ impl Ward {
         let broker = mosquitto(dir.path(), port);
         let subscriber = Subscriber::new(port);
         let rig = Rig::without_page(port, more);
-        let mut ward = Self { dir, subscriber, rig, clean: Value::Null, _broker: broker };
+        let mut ward = Self { dir, subscriber, rig, clean: Value::Null, pace: Duration::MAX, _broker: broker };
         let (files, uid) = ward.series("clean");
-        ward.clean = ward.pushed(&files, &uid);
+        (ward.clean, ward.pace) = ward.pushed(&files, &uid);
+        assert!(ward.pace < Duration::from_secs(30), "a clean push took {:?}: it was not its release that counted", ward.pace);
         assert_eq!(ward.clean["outcome"], "analysed");
         assert_ne!(ward.clean["lesions"], json!([]), "nothing is found, so nothing is compared");
         ward
@@ -52,27 +59,33 @@ impl Ward {
         series(self.dir.path(), name, STEP)
     }
 
-    /// The result of a clean push.
-    fn pushed(&self, files: &[PathBuf], uid: &str) -> Value {
+    /// The result of a clean push, and how long after its release it was there.
+    fn pushed(&self, files: &[PathBuf], uid: &str) -> (Value, Duration) {
         let (ok, text) = store(self.rig.dicom, files);
         assert!(ok, "{text}");
-        self.settled(uid, files.len(), SystemTime::now(), QUIET_MIN + PROMPT)
+        self.said(uid, files.len(), SystemTime::now())
     }
 
-    /// What is said of `uid` with all its `slices`, but for identifiers and times; it must have come `within` after `released`.
-    fn settled(&self, uid: &str, slices: usize, released: SystemTime, within: Duration) -> Value {
+    /// What is said of `uid` with all its `slices`, but for identifiers and times; it must have come at most a second after `released` and `waited`.
+    fn settled(&self, uid: &str, slices: usize, released: SystemTime, waited: Duration) -> Value {
+        let (said, late) = self.said(uid, slices, released);
+        let most = waited + PROMPT.max(self.pace * 2);
+        assert!(late <= most, "{uid}: said {late:?} after the release, {most:?} are allowed; log:\n{}", self.rig.log());
+        said
+    }
+
+    fn said(&self, uid: &str, slices: usize, released: SystemTime) -> (Value, Duration) {
         let result = wait_for(&format!("the result of {uid} with {slices} slices; log:\n{}", self.rig.log()), || {
             self.subscriber.results(uid).into_iter().rfind(|d| d["series"]["slices"] == slices)
         });
         let said: SystemTime = result["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().into();
         let late = said.duration_since(released).unwrap_or_default();
         println!("{uid}: said {} ms after the release, version {}", late.as_millis(), result["version"]);
-        assert!(late <= within, "{uid}: said {late:?} after the release, {within:?} are allowed\n{result:#}\n{}", self.rig.log());
-        without_names(&result)
+        (without_names(&result), late)
     }
 
     fn same(&self, uid: &str, slices: usize, released: SystemTime) {
-        assert_eq!(self.settled(uid, slices, released, PROMPT), self.clean, "{uid}");
+        assert_eq!(self.settled(uid, slices, released, Duration::ZERO), self.clean, "{uid}");
     }
 
     /// pynetdicom does `steps` as `title`; when each was done.
@@ -125,7 +138,7 @@ fn last(done: &[(String, SystemTime)]) -> SystemTime {
 
 #[test]
 fn one_association_a_study() {
-    let ward = Ward::new("");
+    let ward = Ward::new(NOT_WAITED_FOR);
     let all: Vec<_> = ["study-a", "study-b", "study-c"].map(|n| ward.series(n)).into();
     let files: Vec<PathBuf> = all.iter().flat_map(|(files, _)| files.clone()).collect();
     let (ok, text) = store(ward.rig.dicom, &files);
@@ -136,7 +149,7 @@ fn one_association_a_study() {
 
 #[test]
 fn one_association_a_series() {
-    let ward = Ward::new("");
+    let ward = Ward::new(NOT_WAITED_FOR);
     for name in ["series-a", "series-b"] {
         let (files, uid) = ward.series(name);
         // dcmsend, which finds the syntaxes by itself, as PACS do.
@@ -155,7 +168,7 @@ fn one_association_an_image() {
     let done = ward.send("CT1", &each);
     let stored: Vec<SystemTime> = done.iter().filter(|(s, _)| s.ends_with(".dcm")).map(|(_, at)| *at).collect();
     let longest = stored.windows(2).map(|w| w[1].duration_since(w[0]).unwrap_or_default()).max().unwrap();
-    let result = ward.settled(&uid, files.len(), last(&done), PROMPT + longest * 4);
+    let result = ward.settled(&uid, files.len(), last(&done), QUIET_MIN / 4 + longest * 4);
     assert_eq!(result, ward.clean);
 }
 
@@ -173,18 +186,19 @@ fn pauses_within_an_association() {
                 let all = [&steps(&[&["open", "*", pause.as_str()]], before)[..], &steps(&[&["*", "release"]], after)].concat();
                 let done = ward.send("CT1", &all);
                 ward.same(uid, files.len(), last(&done));
+                // A pause of less than a third of the longest quiet time is not taken for the end; a busy machine pauses, too.
+                let longest = done.windows(2).map(|w| w[1].1.duration_since(w[0].1).unwrap_or_default()).max().unwrap();
+                if longest.as_secs_f64() < 0.9 * 20.0 / scale {
+                    assert_eq!(ward.versions(uid), 1, "pause of {pause_s} s");
+                }
             });
         }
     });
-    // What is paused in for less than a third of the longest quiet time is not taken for complete.
-    for (pause_s, (_, uid)) in &all[..2] {
-        assert_eq!(ward.versions(uid), 1, "pause of {pause_s} s");
-    }
 }
 
 #[test]
 fn two_series_interleaved() {
-    let ward = Ward::new("");
+    let ward = Ward::new(NOT_WAITED_FOR);
     let (a, b) = (ward.series("inter-a"), ward.series("inter-b"));
     let mixed: Vec<PathBuf> = a.0.iter().zip(&b.0).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
     let done = ward.send("CT1", &steps(&[&["open", "*", "release"]], &mixed));
@@ -196,7 +210,7 @@ fn two_series_interleaved() {
 
 #[test]
 fn out_of_order() {
-    let ward = Ward::new("");
+    let ward = Ward::new(NOT_WAITED_FOR);
     let (files, uid) = ward.series("order");
     // 7 and 16 have no common divisor: every slice once, far apart.
     let shuffled: Vec<PathBuf> = (0..files.len()).map(|i| files[i * 7 % files.len()].clone()).collect();
@@ -208,7 +222,7 @@ fn out_of_order() {
 
 #[test]
 fn everything_again() {
-    let ward = Ward::new("");
+    let ward = Ward::new(NOT_WAITED_FOR);
     let (files, uid) = ward.series("again");
     // Twice on one association, once more before there is a result, and once after.
     let done = ward.send("CT1", &steps(&[&["open", "*", "*", "release", "open", "*", "release"]], &files));
@@ -229,10 +243,10 @@ fn a_missing_slice_is_said_and_a_late_one_makes_it_good() {
     let held_back = files.remove(6);
     let (mut fewer, other) = ward.series("fewer");
     fewer.remove(6);
-    let reference = ward.pushed(&fewer, &other);
+    let (reference, _) = ward.pushed(&fewer, &other);
     let done = ward.send("CT1", &steps(&[&["open", "*", "release"]], &files));
     // A gap is no evidence: the slice may be on its way.
-    assert_eq!(ward.settled(&uid, files.len(), last(&done), QUIET_MIN + PROMPT), reference);
+    assert_eq!(ward.settled(&uid, files.len(), last(&done), QUIET_MIN), reference);
     assert_eq!((&reference["outcome"], &reference["reason"]["code"]), (&json!("not_analysed"), &json!("missing_slices")));
     let done = ward.send("CT1", &steps(&[&["open", "*", "release"]], &[held_back]));
     ward.same(&uid, files.len() + 1, last(&done));
@@ -242,7 +256,7 @@ fn a_missing_slice_is_said_and_a_late_one_makes_it_good() {
 
 #[test]
 fn an_abort_half_way_and_another_try() {
-    let ward = Ward::new("");
+    let ward = Ward::new(NOT_WAITED_FOR);
     let (files, uid) = ward.series("abort");
     let (first, _) = files.split_at(files.len() / 2);
     ward.send("CT1", &steps(&[&["open", "*", "abort"]], first));
@@ -252,7 +266,7 @@ fn an_abort_half_way_and_another_try() {
 
 #[test]
 fn two_scanners_at_once() {
-    let ward = Ward::new("");
+    let ward = Ward::new(NOT_WAITED_FOR);
     let all = [("CT1", ward.series("scanner-1")), ("CT2", ward.series("scanner-2"))];
     std::thread::scope(|scope| {
         for (title, (files, uid)) in &all {

@@ -23,6 +23,10 @@ use std::time::{Duration, Instant};
 const MUTATIONS: u64 = 50_000;
 /// A connection takes a tenth of a millisecond; one that takes this long hangs.
 const HANGS: Duration = Duration::from_secs(20);
+/// Name of the threads that mutate.
+const WORKER: &str = "hostile";
+/// Of the stored objects one in so many has its headers read.
+const A_HEADER: usize = 8;
 /// A fresh spool after so many: folders stay small.
 const A_DOOR: u64 = 2_000;
 
@@ -56,7 +60,11 @@ fn serve(door: &Door, case: &Case, met: &Met) {
         count(counter, answered.pdus.iter().filter(|(k, _)| *k == kind).count());
     }
     count(&met.stored, answered.stored.len());
-    let read = answered.stored.iter().filter(|o| lesionwatch::series::header::slices(&o.path).is_ok());
+    let read = answered
+        .stored
+        .iter()
+        .filter(|o| o.association % A_HEADER as u64 == 0)
+        .filter(|o| lesionwatch::series::header::slices(&o.path).is_ok());
     count(&met.headers, read.count());
     door.forget(&answered.stored);
 }
@@ -78,7 +86,9 @@ fn no_bytes_make_the_receiver_panic_or_hang() {
     static PANICS: AtomicU64 = AtomicU64::new(0);
     let loud = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if PANICS.fetch_add(1, Ordering::Relaxed) < 20 {
+        // Other tests may share the process.
+        let ours = std::thread::current().name() == Some(WORKER);
+        if !ours || PANICS.fetch_add(1, Ordering::Relaxed) < 20 {
             loud(info);
         }
     }));
@@ -104,7 +114,8 @@ fn no_bytes_make_the_receiver_panic_or_hang() {
                 failed
             }
         };
-        let running: Vec<_> = (0..workers).map(|w| scope.spawn(work(w))).collect();
+        let running: Vec<_> =
+            (0..workers).map(|w| std::thread::Builder::new().name(WORKER.into()).spawn_scoped(scope, work(w)).unwrap()).collect();
         while !running.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             for [n, since] in &at {
                 let (n, since) = (n.load(Ordering::SeqCst), since.load(Ordering::SeqCst));
@@ -136,7 +147,7 @@ fn no_bytes_make_the_receiver_panic_or_hang() {
         ("releases", &met.released, 0.05),
         ("answers", &met.answered, 0.3),
         ("stored objects", &met.stored, 0.05),
-        ("headers read", &met.headers, 0.02),
+        ("headers read", &met.headers, 0.01),
     ] {
         assert!(share(counter) >= least, "too few {name} to prove anything: {met:?}");
     }
@@ -196,7 +207,8 @@ fn the_recordings_are_valid() {
         for most in [1, 7, 1 << 20] {
             // Who asked for commitment answers the report when it has it.
             let quiet = name.starts_with("commitment").then(|| before_the_last(&bytes, 2));
-            let answered = Door::new().serve(Recorded::new(&bytes, most, End::Closed).quiet(quiet));
+            let door = Door::new();
+            let answered = door.serve(Recorded::new(&bytes, most, End::Closed).quiet(quiet));
             let kinds: Vec<u8> = answered.pdus.iter().map(|(kind, _)| *kind).collect();
             assert_eq!(kinds[0], 2, "{name}: {kinds:?}");
             // An abort is not answered.
