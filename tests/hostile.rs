@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 /// Mutations where nothing else is said.
 const MUTATIONS: u64 = 50_000;
-/// A connection takes a tenth of a millisecond; one that takes this long hangs.
-const HANGS: Duration = Duration::from_secs(20);
+/// A connection takes well under a millisecond; one that takes this long hangs, however busy the machine is.
+const HANGS: Duration = Duration::from_secs(120);
 /// Name of the threads that mutate.
 const WORKER: &str = "hostile";
 /// Of the stored objects one in so many has its headers read.
