@@ -108,6 +108,55 @@ fn an_address_that_is_nobodys_is_turned_away_before_it_says_anything() {
     assert!(names("association rejected reason=calling_ae") >= 40 && threads < 40, "{threads} threads\n{}", rig.log());
 }
 
+/// Connections to the appliance from another loopback address.
+fn connect_from(source: &str, rig: &Rig) -> std::io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let [from, to] = [(source, 0), ("127.0.0.1", rig.dicom)].map(|(ip, port)| std::net::SocketAddrV4::new(ip.parse().unwrap(), port));
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &from)?;
+    connect(&socket, &to)?;
+    Ok(socket.into())
+}
+
+#[test]
+fn a_flood_of_associations_leaves_a_permitted_peer_its_echo() {
+    let port = free_port();
+    let dir = tempfile::tempdir().unwrap();
+    let _broker = mosquitto(dir.path(), port);
+    // One that floods as a peer, from its own address, and one that is nobody.
+    let peers = "[[dicom.peer]]\ncalling_ae = \"CT1\"\naddresses = [\"127.0.0.1\"]\n\
+                 [[dicom.peer]]\ncalling_ae = \"CT2\"\naddresses = [\"127.0.0.2\"]\n";
+    let rig = Rig::new(port, peers);
+    let (stop, held) = (std::sync::atomic::AtomicBool::new(false), std::sync::Mutex::new(Vec::new()));
+    let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        for source in ["127.0.0.2", "127.0.0.2", "127.0.0.3"] {
+            let (rig, held) = (&rig, &held);
+            scope.spawn(move || {
+                while !stopped() {
+                    let Ok(mut stream) = connect_from(source, rig) else { continue };
+                    // Over the limit: it may be closed already.
+                    let _ = stream.write_all(&associate_request("CT2", "LESIONWATCH", VERIFICATION));
+                    let mut held = held.lock().unwrap();
+                    held.push(stream);
+                    if held.len() > 400 {
+                        held.drain(..100);
+                    }
+                }
+            });
+        }
+        wait_for("the flood", || (rig.metric("associations_rejected_total{reason=\"local_limit\"}") > 100.0).then_some(()));
+        let echoes: Vec<(bool, String)> = (0..10)
+            .map(|_| run(tool("echoscu").args(["-to", "10", "-aet", "CT1", "-aec", "LESIONWATCH", "127.0.0.1", &rig.dicom.to_string()])))
+            .collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(echoes.iter().all(|(ok, _)| *ok), "{echoes:?}");
+    });
+    assert!(rig.metric("associations_rejected_total{reason=\"calling_ae\"}") > 10.0);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", rig.pid())).unwrap().count();
+    assert!(threads < 60, "{threads} threads");
+}
+
 #[test]
 fn check_says_who_will_be_answered() {
     let dir = tempfile::tempdir().unwrap();

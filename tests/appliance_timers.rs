@@ -44,10 +44,27 @@ fn silence_ends_every_state_of_an_association() {
     let mut half = connect(&rig);
     half.write_all(&[1, 0, 0, 0, 1, 0, 0, 1]).unwrap();
     let half = std::thread::spawn(move || until_the_end(half));
+    // Slow loris: a whole request, a byte a second from the beginning on. What counts is when it is whole.
+    let mut trickle = connect(&rig);
+    let request = associate_request("CT1", "LESIONWATCH", "1.2.840.10008.1.1");
+    assert!(request.len() > 100);
+    let trickle = std::thread::spawn(move || {
+        let begin = Instant::now();
+        for byte in request {
+            // Once it is closed, what is written is answered by a reset.
+            if trickle.write_all(&[byte]).is_err() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
+        begin.elapsed().as_secs()
+    });
     let (said, seconds) = until_the_end(nobody);
     assert!(said.is_empty() && (28..60).contains(&seconds), "closed without a word after 30 s: {said:?} after {seconds} s");
     let (_, seconds) = half.join().unwrap();
     assert!((28..60).contains(&seconds), "half a PDU: {seconds} s");
+    let seconds = trickle.join().unwrap();
+    assert!((28..45).contains(&seconds), "a request that trickles: {seconds} s");
     wait_for("all ends in the log", || (rig.log().matches("nothing received for").count() >= 2).then_some(()));
 
     // The times of stores are told.

@@ -1,6 +1,6 @@
 //! One association: negotiation, then messages until release, abort or silence.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ use super::roster::Seat;
 use super::services::negotiate;
 use super::session::Session;
 use super::spool::Spool;
-use super::stream::Stream;
+use super::stream::Link;
 use super::wire::{self, WireError, pdu};
 
 /// Of an association that was silent for too long.
 const ABORT: Pdu = Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(AbortRQServiceProviderReason::ReasonNotSpecified) };
-/// ARTIM (PS3.8 9.1.5): a connection that does not ask for an association within this is closed.
+/// ARTIM (PS3.8 9.1.5): a connection whose whole request for an association, TLS handshake included, is not there within this is closed.
 pub const ARTIM: Duration = Duration::from_secs(30);
 /// A peer that asked for storage commitment and neither sends nor releases for so long waits for the report on the same association.
 pub const REPORT_AFTER: Duration = Duration::from_millis(300);
@@ -42,6 +42,8 @@ pub struct Context<'a> {
     pub number: u64,
     /// Where it comes from.
     pub peer: SocketAddr,
+    /// When it was accepted.
+    pub since: Instant,
 }
 
 /// How it went, for the log line.
@@ -58,10 +60,10 @@ pub struct Tally {
 }
 
 /// Serves one connection to its end; writes one log line.
-pub fn serve(mut stream: Stream, seat: &mut Seat, context: &Context<'_>) {
+pub fn serve(stream: &mut impl Link, seat: &mut Seat, context: &Context<'_>) {
     let begin = Instant::now();
     let mut tally = Tally::default();
-    let ended = run(&mut stream, seat, context, &mut tally);
+    let ended = run(stream, seat, context, &mut tally);
     let released = matches!(ended, Ok(End::Released));
     let seconds = begin.elapsed().as_secs_f64().max(1e-6);
     let how = match &ended {
@@ -71,7 +73,7 @@ pub fn serve(mut stream: Stream, seat: &mut Seat, context: &Context<'_>) {
     };
     if matches!(ended, Err(WireError::TooLong { .. } | WireError::Unexpected(_) | WireError::Damaged(_))) {
         // The peer may be gone; it is told all the same.
-        let _ = send(&mut stream, &Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(AbortRQServiceProviderReason::UnexpectedPdu) });
+        let _ = send(stream, &Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(AbortRQServiceProviderReason::UnexpectedPdu) });
     }
     log::info!(
         "association number={} peer={} over={} calling={:?} objects={} refused={} mib={:.1} seconds={seconds:.2} per_second={:.0} end={how:?}",
@@ -89,7 +91,7 @@ pub fn serve(mut stream: Stream, seat: &mut Seat, context: &Context<'_>) {
     let _ = context.events.send(ReceiveEvent::AssociationEnded { association: context.number, released });
 }
 
-fn send(stream: &mut Stream, pdu: &Pdu) -> io::Result<()> {
+fn send(stream: &mut impl Link, pdu: &Pdu) -> io::Result<()> {
     let mut bytes = Vec::new();
     write_pdu(&mut bytes, pdu).map_err(io::Error::other)?;
     stream.write_all(&bytes)?;
@@ -102,9 +104,10 @@ enum End {
     Refused(Refusal),
 }
 
-fn run(stream: &mut Stream, seat: &mut Seat, context: &Context<'_>, tally: &mut Tally) -> Result<End, WireError> {
+fn run(stream: &mut impl Link, seat: &mut Seat, context: &Context<'_>, tally: &mut Tally) -> Result<End, WireError> {
     let mut buffer = Vec::new();
-    let received = wire::read(stream, &mut buffer, ARTIM)?;
+    let by = context.since + ARTIM;
+    let received = wire::read_within(stream, &mut buffer, by.saturating_duration_since(Instant::now()), Some(by))?;
     if received.kind != pdu::ASSOCIATE_RQ {
         return Err(WireError::Unexpected(received.kind));
     }
@@ -155,7 +158,7 @@ fn run(stream: &mut Stream, seat: &mut Seat, context: &Context<'_>, tally: &mut 
                 send(stream, &Pdu::ReleaseRP)?;
                 return Ok(End::Released);
             }
-            pdu::ABORT => return Err(WireError::Damaged("aborted by the peer")),
+            pdu::ABORT => return Err(WireError::Aborted),
             other => return Err(WireError::Unexpected(other)),
         }
     }

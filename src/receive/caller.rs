@@ -12,7 +12,7 @@ use dicom_ul::pdu::{
 use super::commitment::{CLASS, TRANSFER_SYNTAXES};
 use super::dimse;
 use super::services::{APPLICATION_CONTEXT, IMPLEMENTATION_CLASS, IMPLEMENTATION_VERSION};
-use super::stream::{Socket, Stream};
+use super::stream::{Link, Socket, Stream};
 use super::tls::Tls;
 use super::wire::{self, Message, WireError, pdu};
 

@@ -237,11 +237,12 @@ impl Door {
     fn serve(&self, stream: TcpStream, peer: SocketAddr, mut seat: Seat) {
         let (shared, tls) = (Arc::clone(&self.shared), self.tls.clone());
         let number = shared.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let since = Instant::now();
         let spawned = std::thread::Builder::new().name(format!("association-{number}")).spawn(move || {
             let Shared { options, spool, ledger, events, stats, .. } = &*shared;
-            let context = Context { options, spool, ledger, events, stats, number, peer };
+            let context = Context { options, spool, ledger, events, stats, number, peer, since };
             match transport(stream, tls.as_deref()) {
-                Ok(stream) => serve(stream, &mut seat, &context),
+                Ok(mut stream) => serve(&mut stream, &mut seat, &context),
                 Err(e) => {
                     stats.handshakes_failed.fetch_add(1, Ordering::Relaxed);
                     log::warn!("connection refused reason=handshake peer={peer} error={:?}", e.to_string());

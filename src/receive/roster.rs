@@ -59,6 +59,12 @@ impl Roster {
 }
 
 impl Seat {
+    /// A place in a roster of its own, for an association that does not run over a socket.
+    #[must_use]
+    pub fn apart(address: SocketAddr) -> Self {
+        Self { roster: Roster::default(), address, peer: None }
+    }
+
     /// Counts the association as one of `peer`'s, which is returned.
     ///
     /// # Errors

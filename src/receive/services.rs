@@ -81,7 +81,7 @@ pub struct Accepted {
 }
 
 /// A UID of a peer as it may be logged: what is none is quoted, escaped and cut.
-pub(super) fn shown(uid: &str) -> String {
+fn shown(uid: &str) -> String {
     if is_uid(uid) { uid.to_owned() } else { format!("{:?}", uid.chars().take(64).collect::<String>()) }
 }
 

@@ -12,7 +12,7 @@ use super::courier;
 use super::dimse::{self, C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, Command, N_ACTION_RQ, N_EVENT_REPORT_RSP, status};
 use super::ledger::Ledger;
 use super::peek::{identifiers, is_uid};
-use super::services::{Accepted, OF_NO_PATIENT, shown};
+use super::services::{Accepted, OF_NO_PATIENT};
 use super::spool::{Incoming, Kept};
 use super::wire::{self, Message, WireError};
 use super::{ReceiveEvent, StoredObject};
@@ -201,7 +201,8 @@ impl<'a> Session<'a> {
                 log::warn!(
                     "object refused association={} status=0x{status:04X} reason={comment:?} sop={}",
                     self.context.number,
-                    shown(&request.sop_instance)
+                    // What is no UID may be anything, a name too.
+                    Some(&request.sop_instance).filter(|u| is_uid(u)).map_or("(no UID)", |u| u)
                 );
                 (status, Some(comment))
             }

@@ -277,7 +277,7 @@ impl Incoming<'_> {
         let mut path = dir.join(format!("{stem}.{SUFFIX}"));
         let conflict = path.exists();
         if conflict {
-            if same_bytes(&path, &self.path)? {
+            if same_object(&path, &self.path)? {
                 return Ok(Kept::Repeat);
             }
             path = dir.join(format!("{stem}~{}.{SUFFIX}", digest(&self.path)?));
@@ -296,11 +296,18 @@ impl Drop for Incoming<'_> {
     }
 }
 
-fn same_bytes(a: &Path, b: &Path) -> io::Result<bool> {
-    if fs::metadata(a)?.len() != fs::metadata(b)?.len() {
-        return Ok(false);
-    }
-    Ok(digest(a)? == digest(b)?)
+/// Whether two objects have the same data set in the same transfer syntax: who sent them, which the file meta information says, makes no other object.
+fn same_object(a: &Path, b: &Path) -> io::Result<bool> {
+    let parts = |path: &Path| {
+        let mut reader = BufReader::new(File::open(path)?);
+        reader.read_exact(&mut [0; 128])?;
+        let meta = dicom_object::FileMetaTable::from_reader(&mut reader).map_err(io::Error::other)?;
+        let mut hash = Sha256::new();
+        let length = io::copy(&mut reader, &mut hash)?;
+        Ok::<_, io::Error>((meta.transfer_syntax, length, hash.finalize()))
+    };
+    // What lies there may be damaged: then it is another object.
+    Ok(parts(a).ok().is_some_and(|there| parts(b).is_ok_and(|new| new == there)))
 }
 
 fn digest(path: &Path) -> io::Result<String> {
@@ -315,7 +322,11 @@ mod tests {
     use super::*;
 
     fn put(spool: &Spool, data: &[u8]) -> Kept {
-        let mut object = spool.begin("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1").unwrap();
+        put_as(spool, data, "CT1")
+    }
+
+    fn put_as(spool: &Spool, data: &[u8], calling_ae: &str) -> Kept {
+        let mut object = spool.begin("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", calling_ae).unwrap();
         object.write(data).unwrap();
         object.keep("1.1", "1.2", "1.2.3").unwrap()
     }
@@ -326,6 +337,8 @@ mod tests {
         let spool = Spool::open(dir.path(), 0).unwrap();
         assert!(matches!(put(&spool, b"one"), Kept::New(_)));
         assert_eq!(put(&spool, b"one"), Kept::Repeat);
+        // The PACS forwards what the scanner has sent already.
+        assert_eq!(put_as(&spool, b"one", "PACS"), Kept::Repeat);
         assert!(matches!(put(&spool, b"two"), Kept::Conflict(_)));
         assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 0);
     }

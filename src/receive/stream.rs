@@ -61,7 +61,19 @@ impl Write for Socket {
     }
 }
 
-/// What an association runs over.
+/// What an association runs over: a connection, or anything else that has its bytes.
+pub trait Link: Read + Write {
+    /// As [`Socket::read_by`].
+    fn read_by(&mut self, deadline: Instant);
+
+    /// The word for it in the log.
+    fn transport(&self) -> &'static str;
+
+    /// Says that nothing more will come.
+    fn close(&mut self);
+}
+
+/// A connection, plain or secure.
 pub enum Stream {
     /// Plain TCP.
     Plain(Socket),
@@ -71,9 +83,8 @@ pub enum Stream {
     Called(Box<StreamOwned<ClientConnection, Socket>>),
 }
 
-impl Stream {
-    /// As [`Socket::read_by`].
-    pub fn read_by(&mut self, deadline: Instant) {
+impl Link for Stream {
+    fn read_by(&mut self, deadline: Instant) {
         match self {
             Self::Plain(socket) => socket.read_by(deadline),
             Self::Served(tls) => tls.sock.read_by(deadline),
@@ -81,9 +92,7 @@ impl Stream {
         }
     }
 
-    /// The word for it in the log.
-    #[must_use]
-    pub fn transport(&self) -> &'static str {
+    fn transport(&self) -> &'static str {
         let version = match self {
             Self::Plain(_) => return "tcp",
             Self::Served(tls) => tls.conn.protocol_version(),
@@ -92,8 +101,8 @@ impl Stream {
         if version == Some(ProtocolVersion::TLSv1_3) { "tls1.3" } else { "tls1.2" }
     }
 
-    /// Says that nothing more will come: over TLS an end that is not said could be a cut wire.
-    pub fn close(&mut self) {
+    /// Over TLS an end that is not said could be a cut wire.
+    fn close(&mut self) {
         match self {
             Self::Plain(_) => return,
             Self::Served(tls) => tls.conn.send_close_notify(),

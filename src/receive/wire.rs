@@ -1,11 +1,11 @@
 //! PDUs on a socket (PS3.8 9.3), with the peer's numbers checked before anything is sized by them, and with deadlines.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use dicom_ul::pdu::UserVariableItem;
 
-use super::stream::Stream;
+use super::stream::Link;
 
 /// Largest P-DATA-TF accepted, and announced, bytes of its variable part.
 pub const MOST_PDATA_BYTES: u32 = 131_072;
@@ -45,7 +45,7 @@ pub enum WireError {
     #[error("connection closed")]
     Closed,
     /// Nothing came in time.
-    #[error("nothing received for {0:?}")]
+    #[error("nothing received for {0:.1?}")]
     Idle(Duration),
     /// A length that is not accepted.
     #[error("PDU of type 0x{kind:02X} announces {length} bytes")]
@@ -58,6 +58,9 @@ pub enum WireError {
     /// Not DICOM, or out of place.
     #[error("unexpected PDU type 0x{0:02X}")]
     Unexpected(u8),
+    /// The peer sent A-ABORT: it wants no answer (PS3.8 9.2.3, state 13).
+    #[error("aborted by the peer")]
+    Aborted,
     /// PDVs do not fill their PDU.
     #[error("damaged PDU: {0}")]
     Damaged(&'static str),
@@ -78,7 +81,20 @@ pub struct Received<'a> {
 ///
 /// # Errors
 /// [`WireError`].
-pub fn read<'a>(stream: &mut Stream, buffer: &'a mut Vec<u8>, idle: Duration) -> Result<Received<'a>, WireError> {
+pub fn read<'a>(stream: &mut impl Link, buffer: &'a mut Vec<u8>, idle: Duration) -> Result<Received<'a>, WireError> {
+    read_within(stream, buffer, idle, None)
+}
+
+/// As [`read`]; where `whole` is given the PDU must be complete by then.
+///
+/// # Errors
+/// [`WireError`].
+pub fn read_within<'a>(
+    stream: &mut impl Link,
+    buffer: &'a mut Vec<u8>,
+    idle: Duration,
+    whole: Option<Instant>,
+) -> Result<Received<'a>, WireError> {
     let mut header = [0u8; 6];
     stream.read_by(Instant::now() + idle);
     match stream.read(&mut header[..1]) {
@@ -87,7 +103,7 @@ pub fn read<'a>(stream: &mut Stream, buffer: &'a mut Vec<u8>, idle: Duration) ->
         Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(WireError::Idle(idle)),
         Err(e) => return Err(e.into()),
     }
-    stream.read_by(Instant::now() + PDU_WITHIN);
+    stream.read_by(whole.unwrap_or_else(|| Instant::now() + PDU_WITHIN));
     stream.read_exact(&mut header[1..]).map_err(in_words)?;
     let (kind, length) = (header[0], u32::from_be_bytes([header[2], header[3], header[4], header[5]]));
     let most = match kind {
@@ -153,7 +169,7 @@ pub struct Message {
 ///
 /// # Errors
 /// The socket's.
-pub fn send(stream: &mut Stream, message: &Message, most: u32) -> io::Result<()> {
+pub fn send(stream: &mut impl Link, message: &Message, most: u32) -> io::Result<()> {
     stream.write_all(&value(message.context, 3, &message.command))?;
     if let Some(data) = &message.data {
         let mut parts = data.chunks(most as usize - 6).peekable();

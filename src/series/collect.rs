@@ -95,8 +95,11 @@ struct Collected {
     settling: Settling,
     first: Duration,
     last: Duration,
+    /// What brought its objects, but for what was aborted, since it settled for the first time.
     associations: Vec<u64>,
     contiguous: bool,
+    /// How often slices came after it had settled.
+    reopened: u32,
     /// Its open association has begun another series.
     overtaken: bool,
     /// Handed out as it is; a new object reopens it.
@@ -144,12 +147,20 @@ impl Collector {
             last: now,
             associations: Vec::new(),
             contiguous: false,
+            reopened: 0,
             overtaken: false,
             settled: false,
             again_at: None,
         });
         if series.settled {
-            series.settling.start_over();
+            if series.reopened == 0 {
+                // One delivery after the first: its own release says when it is whole.
+                series.associations.clear();
+            }
+            // Settled too early more than once: the pauses are the sender's rhythm.
+            if series.reopened == 0 || !series.settling.is_pause(now) {
+                series.settling.start_over();
+            }
         }
         series.overtaken = false;
         series.settling.arrived(association, now);
@@ -158,6 +169,7 @@ impl Collector {
         }
         let new = series.set.insert(Member { object, slices });
         if new {
+            series.reopened += u32::from(series.settled);
             (series.last, series.settled, series.again_at) = (now, false, None);
         }
         new
@@ -167,6 +179,9 @@ impl Collector {
     pub fn association_ended(&mut self, association: u64, released: bool, now: Duration) {
         for series in self.series.values_mut() {
             if series.settling.ended(association, released, now) {
+                if !released {
+                    series.associations.retain(|a| *a != association);
+                }
                 // A series without a stack has nothing that could be missing.
                 series.contiguous =
                     plan(&series.set.headers()).map_or_else(|r| r.code != "missing_slices" && r.code != "too_few_slices", |p| p.contiguous);
@@ -315,6 +330,51 @@ mod tests {
             c.association_ended(2 + u64::from(i), true, now);
         }
         assert_eq!(c.next_deadline(), Some(late + Duration::from_secs(6 + 4 * 3)));
+    }
+
+    /// An association an image, with pauses longer than the least quiet time.
+    #[test]
+    fn a_slow_sender_makes_few_versions_and_a_late_slice_is_told_at_once() {
+        for pause_s in [1, 5, 10] {
+            let mut c = Collector::new(QUIET);
+            let (mut versions, mut now) = (Vec::new(), Duration::ZERO);
+            for (i, h) in even(30, 2.0).iter().enumerate() {
+                now = Duration::from_secs(pause_s * i as u64);
+                versions.extend(c.due(now));
+                put(&mut c, h, i as u64, now);
+                c.association_ended(i as u64, true, now);
+                versions.extend(c.due(now));
+            }
+            versions.extend(c.due(now + QUIET.max));
+            assert!(versions.len() <= 4, "{} versions at a pause of {pause_s} s", versions.len());
+            assert_eq!(versions.last().unwrap().set.len(), 30);
+        }
+        let mut c = Collector::new(QUIET);
+        for h in even(10, 2.0).iter().filter(|h| h.sop_instance_uid != slice(4, 0.0).sop_instance_uid) {
+            put(&mut c, h, 1, Duration::ZERO);
+        }
+        c.association_ended(1, true, Duration::ZERO);
+        assert_eq!((c.due(Duration::ZERO).len(), c.due(QUIET.min).len()), (0, 1));
+        let late = QUIET.min * 5;
+        put(&mut c, &even(10, 2.0)[3], 2, late);
+        c.association_ended(2, true, late);
+        assert_eq!(c.due(late).len(), 1);
+    }
+
+    #[test]
+    fn an_abort_and_another_try_settle_at_the_release() {
+        let mut c = Collector::new(QUIET);
+        let all = even(10, 2.0);
+        for h in &all[..5] {
+            put(&mut c, h, 1, Duration::ZERO);
+        }
+        c.association_ended(1, false, Duration::ZERO);
+        assert!(c.due(Duration::ZERO).is_empty());
+        for h in &all[5..] {
+            put(&mut c, h, 2, Duration::from_secs(1));
+        }
+        c.association_ended(2, true, Duration::from_secs(1));
+        assert_eq!(c.due(Duration::from_secs(1)).len(), 1);
     }
 
     #[test]

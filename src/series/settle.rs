@@ -1,7 +1,8 @@
 //! When a series counts as complete. Pure: time comes as an argument.
 //!
-//! On evidence: every association that brought slices was released and the stack has no gap → at once. Otherwise after a quiet time that follows the
-//! rhythm in which slices came: a sender that pauses for 20 s between images is given more time than one that sends 50 a second.
+//! On evidence: the one association that brought slices was released and the stack has no gap → at once. Otherwise after a quiet time that follows the
+//! rhythm in which slices came: a sender that pauses for 20 s between images is given more time than one that sends 50 a second. An association that was
+//! aborted is evidence of nothing; the one that tries again after it counts as the first.
 
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ const RHYTHM_FACTOR: u32 = 4;
 
 /// While its association is open a series is given at least this part of the longest quiet time.
 const OPEN_SHARE: u32 = 3;
+/// A whole stack that several associations brought, all released, waits at least this part of the least quiet time: the rhythm alone then says whether
+/// the next association is on its way.
+const RELEASED_SHARE: u32 = 4;
 
 /// Limits of the quiet time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +33,15 @@ pub struct Settling {
     gaps: heapless::Deque<Duration, REMEMBERED>,
     last: Option<Duration>,
     open: Vec<u64>,
-    all_released: bool,
+    /// How the last association ended.
+    released: bool,
 }
 
 impl Settling {
     /// Nothing has arrived.
     #[must_use]
     pub fn new(quiet: Quiet) -> Self {
-        Self { quiet, gaps: heapless::Deque::new(), last: None, open: Vec::new(), all_released: true }
+        Self { quiet, gaps: heapless::Deque::new(), last: None, open: Vec::new(), released: true }
     }
 
     /// A slice came over `association` at `now` (since any fixed origin).
@@ -59,7 +64,7 @@ impl Settling {
         let mine = self.open.contains(&association);
         if mine {
             self.open.retain(|a| *a != association);
-            self.all_released &= released;
+            self.released = released;
             // One association an image: the time from image to image is the rhythm, and the end of one is its last sign of life.
             self.last = Some(self.last.map_or(now, |l| l.max(now)));
         }
@@ -69,14 +74,24 @@ impl Settling {
     /// The quiet time that the rhythm so far asks for.
     #[must_use]
     pub fn quiet_time(&self) -> Duration {
+        self.rhythm(self.quiet.min)
+    }
+
+    fn rhythm(&self, least: Duration) -> Duration {
         let longest = self.gaps.iter().max().copied().unwrap_or_default();
-        (longest * RHYTHM_FACTOR).clamp(self.quiet.min, self.quiet.max)
+        (longest * RHYTHM_FACTOR).clamp(least, self.quiet.max)
     }
 
     /// Forgets the rhythm: what comes next is a re-send or a late slice, and the pause before it says nothing of its sender's.
     pub fn start_over(&mut self) {
         self.gaps.clear();
         self.last = None;
+    }
+
+    /// Whether a slice at `now` comes within the longest quiet time after the last one: a pause of a slow sender rather than a late delivery.
+    #[must_use]
+    pub fn is_pause(&self, now: Duration) -> bool {
+        self.last.is_some_and(|last| now.saturating_sub(last) <= self.quiet.max)
     }
 
     /// Whether `association` has brought slices and is still there.
@@ -86,13 +101,13 @@ impl Settling {
     }
 
     /// When the series is complete if nothing more arrives; `contiguous` says whether its stack is one without gaps (or none at all, for objects that
-    /// are not slices), `several` whether more than one association brought it: then the next one may be on its way, and evidence is weak. `overtaken`: the
-    /// association that is still open has gone on to another series.
+    /// are not slices), `several` whether more than one association brought it and was released: then the next one may be on its way, and evidence is
+    /// weak. `overtaken`: the association that is still open has gone on to another series.
     #[must_use]
     pub fn due(&self, contiguous: bool, several: bool, overtaken: bool) -> Option<Duration> {
         let last = self.last?;
-        if self.open.is_empty() && self.all_released && contiguous && !several {
-            return Some(last);
+        if self.open.is_empty() && self.released && contiguous {
+            return Some(if several { last + self.rhythm(self.quiet.min / RELEASED_SHARE) } else { last });
         }
         if !self.open.is_empty() && !overtaken {
             // The sender is still there, and may be reconstructing: it is given a good part of the time there is, whatever its rhythm was.
@@ -140,7 +155,9 @@ mod tests {
         s.start_over();
         s.arrived(2, ms(600_000));
         s.ended(2, true, ms(600_010));
-        assert_eq!(s.due(true, true, false), Some(ms(600_010) + QUIET.min));
+        assert_eq!(s.due(true, false, false), Some(ms(600_010)));
+        assert_eq!(s.due(true, true, false), Some(ms(600_010) + QUIET.min / RELEASED_SHARE));
+        assert_eq!(s.due(false, false, false), Some(ms(600_010) + QUIET.min));
     }
 
     #[test]
@@ -154,6 +171,10 @@ mod tests {
         aborted.arrived(1, ms(0));
         aborted.ended(1, false, ms(10));
         assert_eq!(aborted.due(true, false, false), Some(ms(10) + QUIET.min));
+        // The next try ends in order.
+        aborted.arrived(2, ms(20));
+        aborted.ended(2, true, ms(30));
+        assert_eq!(aborted.due(true, false, false), Some(ms(30)));
     }
 
     #[test]

@@ -141,6 +141,8 @@ pub struct Rig {
     pub page: u16,
     config: PathBuf,
     process: Option<Process>,
+    /// `RUST_LOG`.
+    pub log_level: String,
     /// Runs the appliance inside of this.
     wrapper: Vec<String>,
 }
@@ -168,7 +170,7 @@ impl Rig {
             bundle.display()
         );
         std::fs::write(&config, text).unwrap();
-        let mut rig = Self { dir, dicom, mqtt, page, config, process: None, wrapper: Vec::new() };
+        let mut rig = Self { dir, dicom, mqtt, page, config, process: None, log_level: "info".into(), wrapper: Vec::new() };
         rig.start();
         rig
     }
@@ -211,7 +213,7 @@ impl Rig {
             .arg("run")
             .arg("--config")
             .arg(&self.config)
-            .env("RUST_LOG", "info")
+            .env("RUST_LOG", &self.log_level)
             .stderr(log)
             .spawn()
             .unwrap();
