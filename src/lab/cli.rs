@@ -1,5 +1,6 @@
 //! The workbench's verbs and their help text.
 
+mod bench;
 mod dataset;
 mod synthesize;
 mod train;
@@ -36,6 +37,8 @@ enum Verb {
     Evaluate(EvaluateArgs),
     /// Write the model bundle from a checkpoint, with calibration and operating points measured on a series kept out of training
     Export(ExportArgs),
+    /// Measure this product beside its peers, turn about on this machine
+    Bench(bench::BenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -168,6 +171,7 @@ pub fn main() -> ExitCode {
         Verb::Dataset(args) => dataset::run(&args),
         Verb::Evaluate(args) => evaluate(args),
         Verb::Export(args) => export(&args),
+        Verb::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! The workbench that makes the detector: mine bookmarks, read scans, synthesize lesions, train, evaluate, write the bundle. Unreachable from the daemon.
 
+pub mod bench;
 pub mod calibrate;
 pub mod cli;
 pub mod dataset;

@@ -1,0 +1,84 @@
+//! `lesionlab bench`: one verb a benchmark.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use crate::error::{Class, Failure};
+use crate::lab::bench::receive;
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    verb: BenchVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchVerb {
+    /// Our DICOM receiver beside those of DCMTK, dicom-rs, Orthanc and pynetdicom, with the same senders, turn about
+    Receive(ReceiveArgs),
+}
+
+/// How the peers get there.
+const RECEIVE_HELP: &str = "\
+Senders are DCMTK's storescu, one an association, with TCP_NODELAY; one more row is a storescu as it ships. Receivers are \
+taken from the search path (dcmtk, orthanc) and from the folder of --peers, which is filled with
+  cargo install --root DIR dicom-storescp@0.10.1
+  python3 -m venv DIR/venv && DIR/venv/bin/pip install pynetdicom==3.0.4
+A receiver that is not there is named in the table. Ours is the lesionwatch beside this program.";
+
+#[derive(Debug, Args)]
+#[command(after_help = RECEIVE_HELP)]
+struct ReceiveArgs {
+    /// Slices of 512 x 512 x 16 bit a run
+    #[arg(long, value_name = "N", default_value_t = 480, value_parser = clap::value_parser!(u16).range(20..))]
+    slices: u16,
+    /// Rounds; medians are told
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Associations at once, a case each
+    #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = "1,4,16", value_parser = clap::value_parser!(u16).range(1..=48))]
+    associations: Vec<u16>,
+    /// Folder to make for the work, on the disk to measure; it must not be there, and is removed at the end
+    #[arg(long, value_name = "DIR", default_value = "bench-receive")]
+    dir: PathBuf,
+    /// Folder of peers that were installed for the benchmark
+    #[arg(long, value_name = "DIR", default_value = "target/bench-peers")]
+    peers: PathBuf,
+    /// Write every run as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs a benchmark, prints its table.
+pub fn run(args: &BenchArgs) -> Result<(), Failure> {
+    match &args.verb {
+        BenchVerb::Receive(args) => receive(args),
+    }
+}
+
+fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
+    if args.dir.exists() {
+        return Err(Failure::new(
+            Class::Usage,
+            format!("{} is there already: name a folder that can be made and removed", args.dir.display()),
+        ));
+    }
+    let request = receive::Request {
+        slices: args.slices.into(),
+        rounds: args.rounds.into(),
+        associations: args.associations.iter().map(|n| usize::from(*n)).collect(),
+        dir: std::path::absolute(&args.dir).unwrap_or_else(|_| args.dir.clone()),
+        peers: args.peers.clone(),
+    };
+    let measured = receive::run(&request, |line| eprintln!("{line}"))?;
+    print!("{}", measured.text());
+    if let Some(path) = &args.json {
+        write(path, &format!("{:#}\n", measured.json()))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())))
+}
