@@ -45,7 +45,7 @@ impl Receiver {
     #[must_use]
     pub const fn durable(self) -> &'static str {
         match self {
-            Self::Ours => "file, name and folder synced",
+            Self::Ours => "synced under a durable name",
             Self::Orthanc => "file synced",
             Self::Dcmtk | Self::DcmtkLongPdus | Self::DicomRs | Self::Pynetdicom => "written, not synced",
         }
