@@ -94,7 +94,8 @@ fn random_kills_lose_nothing_that_was_acknowledged() {
         // What is visible is whole, byte by byte, before anybody repairs anything.
         for path in rig.spooled() {
             if !seen.contains_key(&path) {
-                let header = lesionwatch::series::header::read(&path).unwrap_or_else(|e| panic!("partial object visible: {}: {e}", path.display()));
+                let header =
+                    lesionwatch::series::header::read(&path).unwrap_or_else(|e| panic!("partial object visible: {}: {e}", path.display()));
                 assert!(data_set(&path) == data_set(&source(&header.sop_instance_uid)), "partial object visible: {}", path.display());
                 seen.insert(path, header.sop_instance_uid);
             }
@@ -111,7 +112,11 @@ fn random_kills_lose_nothing_that_was_acknowledged() {
         let (ok, log) = run(tool("storescu").args(["-v", "127.0.0.1", &rig.dicom.to_string()]).args(&sender.left));
         assert!(ok, "{log}");
     }
-    println!("{kills} kills, {hit} pushes cut, {pushed} objects acknowledged before a kill, 0 lost, {} visible and whole, {} series", seen.len(), begun.len());
+    println!(
+        "{kills} kills, {hit} pushes cut, {pushed} objects acknowledged before a kill, 0 lost, {} visible and whole, {} series",
+        seen.len(),
+        begun.len()
+    );
     assert!(hit * 4 >= kills, "{hit} pushes cut by {kills} kills: the moments are wrong");
     for uid in &begun {
         wait_for(&format!("all of {uid}; log:\n{}", rig.log()), || {

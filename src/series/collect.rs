@@ -17,6 +17,8 @@ use crate::receive::peers::Priority;
 
 /// Series kept in memory after they settled, so that late slices find them; the worker reads older ones from the spool again before it adds to them.
 const MOST_SETTLED: usize = 64;
+/// Their objects in all, likewise, but for those of the last one: 2 kB each.
+const MOST_SETTLED_OBJECTS: usize = 4096;
 /// A series of one priority goes before those of the next that were complete up to so much earlier; then it is their turn, so that nobody waits for ever.
 const HEAD_START: Duration = Duration::from_secs(600);
 
@@ -206,7 +208,7 @@ impl Collector {
         let series = self.series.get_mut(&uid)?;
         (series.settled, series.again_at) = (true, None);
         let settled = Settled { series_instance_uid: uid, set: series.set.clone(), arrived: [series.first, series.last] };
-        self.forget_old();
+        self.forget_old(&settled.series_instance_uid);
         Some(settled)
     }
 
@@ -245,10 +247,19 @@ impl Collector {
         self.series.get(series_instance_uid).map(|s| &s.set)
     }
 
-    fn forget_old(&mut self) {
+    /// `keep` was handed out just now; whether its result could be written is not known yet.
+    fn forget_old(&mut self, keep: &str) {
         let done = |s: &Collected| s.settled && s.again_at.is_none();
-        while self.series.values().filter(|s| done(s)).count() > MOST_SETTLED {
-            let oldest = self.series.iter().filter(|(_, s)| done(s)).min_by_key(|(_, s)| s.last).map(|(uid, _)| uid.clone());
+        loop {
+            let (mut count, mut objects) = (0, 0);
+            for series in self.series.values().filter(|s| done(s)) {
+                (count, objects) = (count + 1, objects + series.set.len());
+            }
+            if count <= MOST_SETTLED && objects <= MOST_SETTLED_OBJECTS {
+                return;
+            }
+            let oldest =
+                self.series.iter().filter(|(uid, s)| done(s) && *uid != keep).min_by_key(|(_, s)| s.last).map(|(uid, _)| uid.clone());
             match oldest {
                 Some(uid) => self.series.remove(&uid),
                 None => return,
@@ -324,6 +335,25 @@ mod tests {
         assert_eq!(turns(Duration::from_secs(3)), ["1.3", "1.2", "1.1"]);
         assert_eq!(turns(HEAD_START + Duration::from_secs(3)), ["1.2", "1.3", "1.1"]);
         assert_eq!(turns(HEAD_START * 2 + Duration::from_secs(3)), ["1.2", "1.1", "1.3"]);
+    }
+
+    #[test]
+    fn settled_series_are_forgotten_by_number_and_by_size_but_for_the_last() {
+        let mut c = Collector::new(QUIET);
+        let mut settle = |n: u64, objects: usize| {
+            let at = Duration::from_secs(n);
+            for h in even(objects, 2.0) {
+                let series_instance_uid = format!("1.{n}");
+                put(&mut c, &SliceHeader { series_instance_uid, ..h }, n, at);
+            }
+            c.association_ended(n, true, at);
+            c.due(at + QUIET.max);
+            (1..=n).filter(|n| c.set(&format!("1.{n}")).is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(settle(1, MOST_SETTLED_OBJECTS / 2), [1]);
+        assert_eq!(settle(2, MOST_SETTLED_OBJECTS / 2), [1, 2]);
+        assert_eq!(settle(3, 10), [2, 3]);
+        assert_eq!(settle(4, MOST_SETTLED_OBJECTS + 1), [4]);
     }
 
     #[test]

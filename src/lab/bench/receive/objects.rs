@@ -77,6 +77,7 @@ fn templates(dir: &Path, most: usize) -> Result<Vec<DefaultDicomObject>, Failure
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::series::SliceHeader;
     use crate::series::eligibility::plan;
 
     #[test]
@@ -85,7 +86,7 @@ mod tests {
         let files = write_all(dir.path(), 7, 2).unwrap();
         assert_eq!(files.iter().map(Vec::len).collect::<Vec<_>>(), [4, 3]);
         let headers: Vec<_> = files.iter().flatten().map(|f| header::read(f).unwrap()).collect();
-        let distinct = |key: fn(&header::SliceHeader) -> &String| headers.iter().map(key).collect::<std::collections::HashSet<_>>().len();
+        let distinct = |key: fn(&SliceHeader) -> &String| headers.iter().map(key).collect::<std::collections::HashSet<_>>().len();
         assert_eq!((distinct(|h| &h.sop_instance_uid), distinct(|h| &h.series_instance_uid)), (7, 2));
         assert!(headers.iter().all(|h| h.rows == Some(512) && h.cols == Some(512)));
         assert!(std::fs::metadata(&files[0][0]).unwrap().len() > 512 * 512 * 2);
