@@ -18,6 +18,7 @@ use crate::detect::select::{self, Trial};
 use crate::detect::standby::{EngineWatch, Standby};
 use crate::error::{Class, Failure};
 use crate::health;
+use crate::receive::backlog::Backlog;
 use crate::receive::courier::{self, Courier};
 use crate::receive::ledger::Ledger;
 use crate::receive::listener::{Listener, ReceiveOptions, ReceiveStats};
@@ -62,6 +63,7 @@ struct Watch {
     journal: Arc<Mutex<Journal>>,
     spool: Arc<Spool>,
     ledger: Arc<Ledger>,
+    backlog: Arc<Backlog>,
     received: Arc<ReceiveStats>,
     worked: Arc<WorkerStats>,
     origin: Instant,
@@ -133,10 +135,17 @@ impl Appliance {
         let (events, inbox) = crossbeam_channel::bounded(QUEUE);
         let (stop, worked, origin) = (Arc::new(AtomicBool::new(false)), Arc::new(WorkerStats::default()), Instant::now());
         let notify = Arc::clone(&delivery);
+        let admission = Admission {
+            called_ae: config.dicom.require_called_ae.then(|| config.dicom.ae_title.clone()),
+            peers: config.dicom.peers.clone(),
+        };
+        let backlog = Arc::new(Backlog::new(&admission.peers));
         let worker = Worker {
             analyst,
             journal: Arc::clone(&journal),
             spool: Arc::clone(&spool),
+            backlog: Arc::clone(&backlog),
+            admission: admission.clone(),
             quiet: Quiet { min: config.series.quiet_min, max: config.series.quiet_max },
             key_images: config.alert.key_images,
             spool_quota_bytes: config.state.spool_quota_mib << 20,
@@ -147,10 +156,6 @@ impl Appliance {
         };
         let worker = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run(&inbox)).map_err(io)?;
 
-        let admission = Admission {
-            called_ae: config.dicom.require_called_ae.then(|| config.dicom.ae_title.clone()),
-            peers: config.dicom.peers.clone(),
-        };
         let courier = Courier {
             ledger: Arc::clone(&ledger),
             spool: Arc::clone(&spool),
@@ -168,13 +173,15 @@ impl Appliance {
             idle_timeout: config.dicom.idle_timeout,
             max_object_bytes: config.dicom.max_object_mib << 20,
         };
-        let listener = Listener::start(receive, tls, Arc::clone(&spool), Arc::clone(&ledger), events).map_err(unavailable)?;
+        let listener =
+            Listener::start(receive, tls, Arc::clone(&spool), Arc::clone(&ledger), Arc::clone(&backlog), events).map_err(unavailable)?;
 
         let watch = Watch {
             delivery: Arc::clone(&delivery),
             journal,
             spool,
             ledger,
+            backlog,
             received: listener.stats(),
             worked,
             origin,
@@ -329,6 +336,21 @@ impl Watch {
         put("outbox_depth", "gauge", "events that wait", facts.outbox_depth as u64);
         put("broker_connected", "gauge", "1 while the broker is there", u64::from(facts.broker_connected));
         put("disk_free_mebibytes", "gauge", "free space of the state folder", facts.free_mib);
+        let accounts = self.backlog.accounts();
+        for (name, kind, help, of) in [
+            ("peer_quota_bytes", "gauge", "bytes of the spool that a peer may hold until they are analysed", 0),
+            ("peer_held_bytes", "gauge", "bytes of the spool that a peer holds until they are analysed", 1),
+            ("peer_quota_refusals_total", "counter", "objects refused because the quota of their peer was used up", 2),
+        ] {
+            if !accounts.is_empty() {
+                out.push_str(&format!("# HELP lesionwatch_{name} {help}\n# TYPE lesionwatch_{name} {kind}\n"));
+            }
+            for (place, title, quota, held, refused) in &accounts {
+                let value = [quota, held, refused][of];
+                let title = title.replace(['\\', '"'], "_");
+                out.push_str(&format!("lesionwatch_{name}{{number=\"{place}\",peer=\"{title}\"}} {value}\n"));
+            }
+        }
         out.push_str(&r.store_time.prometheus("lesionwatch_store_seconds", "from the command of a C-STORE to its response"));
         out.push_str("# HELP lesionwatch_associations_rejected_total DICOM associations rejected, by reason\n# TYPE lesionwatch_associations_rejected_total counter\n");
         for (refusal, counter) in Refusal::ALL.iter().zip(&r.rejected) {

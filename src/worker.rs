@@ -14,6 +14,8 @@ use crate::alert::journal::Journal;
 use crate::alert::{ModelFacts, ReportedLesion, SeriesFacts, SeriesResult, Timing};
 use crate::analysis::{Analyst, Cache};
 use crate::lesion::keyimage;
+use crate::receive::backlog::Backlog;
+use crate::receive::peers::Admission;
 use crate::receive::spool::Spool;
 use crate::receive::{ReceiveEvent, StoredObject};
 use crate::series::collect::{Collector, Settled};
@@ -30,6 +32,8 @@ const EVENTS_A_TURN: usize = 256;
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 /// Series whose partial work is kept for late slices.
 const MOST_CACHES: usize = 8;
+/// A growing series is planned anew when it has grown by one part in so many: planning looks at every header there is.
+const PLAN_SHARE: usize = 8;
 /// The spool's size is looked at this often (it is a walk over its folders).
 const QUOTA_EVERY: Duration = Duration::from_secs(60);
 
@@ -56,6 +60,10 @@ pub struct Worker {
     pub journal: Arc<Mutex<Journal>>,
     /// Where objects are.
     pub spool: Arc<Spool>,
+    /// What peers hold of the spool.
+    pub backlog: Arc<Backlog>,
+    /// Who the peers are.
+    pub admission: Admission,
     /// Quiet times.
     pub quiet: Quiet,
     /// Draw key images.
@@ -72,12 +80,24 @@ pub struct Worker {
     pub origin: Instant,
 }
 
+/// What a growing series looked like when it was planned last.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// Its objects then.
+    objects: usize,
+    /// `None` where there was nothing to analyse.
+    plan: Option<StackPlan>,
+    /// All that the plan holds was worked on.
+    done: bool,
+}
+
 impl Worker {
     /// Runs until the stop flag is set or the receiving side is gone.
     pub fn run(self, events: &Receiver<ReceiveEvent>) {
         let mut collector = Collector::new(self.quiet);
         let mut caches: HashMap<String, Cache> = HashMap::new();
         self.recover(&mut collector);
+        let mut ahead: HashMap<String, Ahead> = HashMap::new();
         let mut unwritten: HashSet<String> = HashSet::new();
         let mut idle = false;
         let mut quota_checked = Instant::now();
@@ -97,8 +117,9 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             // Only when everything that has come was taken in: what waits in the queue may belong to a series that seems to be quiet.
-            let due = if events.is_empty() { collector.due(self.origin.elapsed()) } else { Vec::new() };
-            for settled in &due {
+            // One at a time: what comes meanwhile may have priority.
+            let due = if events.is_empty() { collector.next_due(self.origin.elapsed()) } else { None };
+            if let Some(settled) = &due {
                 if !self.finish(settled, &mut caches) {
                     collector.again(&settled.series_instance_uid, self.origin.elapsed() + WRITE_AGAIN);
                     unwritten.insert(settled.series_instance_uid.clone());
@@ -107,7 +128,7 @@ impl Worker {
                 }
             }
             self.stats.unwritten.store(unwritten.len() as u64, Ordering::Relaxed);
-            idle = due.is_empty() && !self.work_ahead(&collector, &mut caches);
+            idle = due.is_none() && !self.work_ahead(&collector, &mut caches, &mut ahead);
             if idle && collector.open().next().is_none() {
                 self.analyst.recover();
             }
@@ -125,7 +146,7 @@ impl Worker {
         let (count, now) = (objects.len(), self.origin.elapsed());
         for object in objects {
             let header = header::slices(&object.path);
-            collector.stored(object, header, now);
+            collector.stored(self.ranked(object), header, now);
         }
         collector.association_ended(0, true, now);
         let mut resumed = 0;
@@ -134,11 +155,25 @@ impl Worker {
             if known.get(&uid) == Some(&key) {
                 collector.mark_known(&uid);
             } else {
+                self.count_found(&collector, &uid);
                 resumed += 1;
             }
         }
         if count > 0 {
             log::info!("spool recovered objects={count} series_resumed={resumed}");
+        }
+    }
+
+    /// An object of the spool with the priority of its peer.
+    fn ranked(&self, object: StoredObject) -> StoredObject {
+        StoredObject { priority: self.admission.priority(self.admission.by_title(&object.calling_ae)), ..object }
+    }
+
+    /// What a former process took in and nobody analysed counts as its peers'.
+    fn count_found(&self, collector: &Collector, series: &str) {
+        for object in collector.set(series).into_iter().flat_map(|set| set.members()).map(|m| &m.object) {
+            let bytes = std::fs::metadata(&object.path).map_or(0, |m| m.len());
+            self.backlog.found(self.admission.by_title(&object.calling_ae), &object.path, bytes);
         }
     }
 
@@ -168,7 +203,7 @@ impl Worker {
         for object in self.spool.series(&late.study_instance_uid, &late.series_instance_uid) {
             if object.path != late.path {
                 let header = header::slices(&object.path);
-                collector.stored(object, header, now);
+                collector.stored(self.ranked(object), header, now);
             }
         }
         collector.association_ended(0, true, now);
@@ -178,15 +213,22 @@ impl Worker {
     }
 
     /// One turn of work on a series that still grows; false where there is none to do.
-    fn work_ahead(&self, collector: &Collector, caches: &mut HashMap<String, Cache>) -> bool {
-        for (uid, set) in collector.open() {
-            let Ok(plan) = plan(&set.headers()) else { continue };
+    fn work_ahead(&self, collector: &Collector, caches: &mut HashMap<String, Cache>, ahead: &mut HashMap<String, Ahead>) -> bool {
+        let open: Vec<_> = collector.open().collect();
+        ahead.retain(|uid, _| open.iter().any(|(o, _)| *o == uid));
+        for (uid, set) in open {
+            let (last, objects) = (ahead.entry(uid.clone()).or_default(), set.len());
+            let grown = objects > last.objects && (last.done || objects >= last.objects + last.objects / PLAN_SHARE);
+            if grown {
+                *last = Ahead { objects, plan: plan(&set.headers()).ok(), done: false };
+            }
+            let Some(plan) = last.plan.as_ref().filter(|_| !last.done) else { continue };
             let cache = caches.entry(uid.clone()).or_default();
             let before = cache.encoded;
             // An error shows again, and is told, when the series is finished.
-            let done = self.analyst.advance(&plan, cache, false).unwrap_or(true);
+            last.done = self.analyst.advance(plan, cache, false).unwrap_or(true);
             self.stats.slots.fetch_add((cache.encoded - before) as u64, Ordering::Relaxed);
-            if !done {
+            if !last.done {
                 return true;
             }
         }
@@ -228,6 +270,7 @@ impl Worker {
         };
         let written = self.record(&result, settled, now);
         if written {
+            settled.set.members().for_each(|m| self.backlog.release(&m.object.path));
             self.count(&result, now.saturating_sub(begin));
         }
         if caches.len() > MOST_CACHES {

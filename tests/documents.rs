@@ -158,6 +158,7 @@ fn conformance_statements_are_their_golden_files() {
              [[dicom.peer]]\ncalling_ae = \"CT1\"\naddresses = [\"10.1.0.0/16\"]\nallow_commitment = true\n\
              commitment_address = \"ct1.example:104\"\ncommitment_tls = true\n\
              [[dicom.peer]]\ncalling_ae = \"*\"\nmax_associations = 2\nsop_classes = [\"1.2.840.10008.5.1.4.1.1.2\"]\n\
+             quota_mib = 512\npriority = \"low\"\n\
              [dicom.tls]\nlisten = \"0.0.0.0:2762\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\nca = \"ca.pem\"\n",
         ),
     ] {
@@ -174,7 +175,7 @@ fn help_texts_are_their_golden_files() {
     let (watch, lab) = (env!("CARGO_BIN_EXE_lesionwatch"), env!("CARGO_BIN_EXE_lesionlab"));
     for (binary, program, verbs) in [
         (watch, "lesionwatch", &["run", "demo", "scan", "dashboard", "check", "conformance"][..]),
-        (lab, "lesionlab", &["mine", "dataset", "synthesize", "train", "evaluate", "export", "bench", "bench conv", "bench train"][..]),
+        (lab, "lesionlab", &["mine", "dataset", "synthesize", "train", "evaluate", "export", "bench", "bench conv", "bench train", "bench receive"][..]),
     ] {
         for verb in [None].into_iter().chain(verbs.iter().map(Some)) {
             let output = Command::new(binary).args(verb.iter().flat_map(|v| v.split(' '))).arg("--help").env("COLUMNS", "110").output().unwrap();

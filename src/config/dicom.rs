@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{address, in_range};
 use crate::receive::peek::is_uid;
-use crate::receive::peers::{Network, Peer};
+use crate::receive::peers::{Network, Peer, Priority};
 use crate::receive::services::is_storage;
 use crate::receive::tls::TlsFiles;
 
@@ -49,6 +49,8 @@ struct RawPeer {
     allow_commitment: bool,
     commitment_address: Option<String>,
     commitment_tls: bool,
+    quota_mib: Option<u64>,
+    priority: Option<String>,
 }
 
 /// `[dicom]`
@@ -146,6 +148,13 @@ fn check_peer(raw: RawPeer, number: usize, max_associations: u16, has_tls: bool)
     if raw.commitment_tls && !has_tls {
         return Err(format!("{} needs [dicom.tls], whose certificate is shown to the peer", key("commitment_tls")));
     }
+    let priority = match raw.priority.as_deref().unwrap_or("normal") {
+        "high" => Priority::High,
+        "normal" => Priority::Normal,
+        "low" => Priority::Low,
+        other => return Err(format!("{} is \"{other}\": write \"high\", \"normal\" or \"low\"", key("priority"))),
+    };
+    let quota_mib = raw.quota_mib.map(|mib| in_range(&key("quota_mib"), mib, 1, u64::MAX >> 20)).transpose()?;
     Ok(Peer {
         addresses: addresses.collect::<Result<_, _>>()?,
         max_associations: in_range(&key("max_associations"), raw.max_associations.unwrap_or(max_associations), 1, 256)?.into(),
@@ -154,6 +163,8 @@ fn check_peer(raw: RawPeer, number: usize, max_associations: u16, has_tls: bool)
         allow_commitment: raw.allow_commitment,
         commitment_address: raw.commitment_address,
         commitment_tls: raw.commitment_tls,
+        quota_bytes: quota_mib.map(|mib| mib << 20),
+        priority,
     })
 }
 
@@ -197,6 +208,8 @@ mod tests {
             ("max_associations = \"4\"", "dicom.peer.max_associations takes a whole number"),
             ("commitment_address = \"10.1.2.3:104\"", "without allow_commitment"),
             ("allow_commitment = true\ncommitment_address = \"10.1.2.3\"", "write host and port"),
+            ("quota_mib = 0", "dicom.peer.quota_mib is 0"),
+            ("priority = \"urgent\"", "write \"high\", \"normal\" or \"low\""),
             ("allow_commitment = true\ncommitment_tls = true", "needs [dicom.tls]"),
             ("sop_classes = [\"CT\"]", "is not a UID"),
             ("sop_classes = [\"1.2.840.10008.1.20.1\"]", "is no storage class"),

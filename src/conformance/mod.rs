@@ -150,7 +150,7 @@ fn model(s: &mut Statement, config: &Config) {
     ));
     s.heading(4, "4.1.2 Functional definition");
     s.paragraph(
-        "An object is answered with Success when it, its name and its folder are synced to disk. Every series that was stored ends in a published outcome: \
+        "An object is answered with Success when it is synced to disk, whole, under a name that is; what a power failure leaves under a provisional name is found there at the next start. Every series that was stored ends in a published outcome: \
          analysed, not analysed with the reason, or failed. Objects of classes that belong to no patient, and carry no series, are answered with Success and \
          dropped. An identical repeat is answered with Success; another object under the same SOP Instance UID is kept beside the first and not analysed.",
     );
@@ -294,9 +294,15 @@ fn configuration(s: &mut Statement, config: &Config) {
     } else {
         s.paragraph(&format!("{called} Peers that are answered:"));
         s.table(
-            ["calling AE title", "addresses", "associations at once", "storage classes", "storage commitment"],
+            ["calling AE title", "addresses", "associations at once", "storage classes", "storage commitment", "quota", "priority"],
             dicom.peers.iter().map(peer),
         );
+        if dicom.peers.iter().any(|p| p.quota_bytes.is_some()) {
+            s.paragraph(
+                "A quota is what the objects of a peer may hold of the spool until the results of their series are published; what goes beyond is answered with \
+                 A700 and the quota in the Error Comment, on an association that stays, and is taken when it is sent again later.",
+            );
+        }
     }
     s.heading(4, "4.4.2 Parameters");
     let key = |name: &str, value: String| [format!("`{name}`"), value];
@@ -318,7 +324,7 @@ fn configuration(s: &mut Statement, config: &Config) {
     );
 }
 
-fn peer(p: &Peer) -> [String; 5] {
+fn peer(p: &Peer) -> [String; 7] {
     let listed = |items: Vec<String>, none: &str| if items.is_empty() { none.to_owned() } else { items.join(", ") };
     let commits = match (&p.commitment_address, p.commitment_tls) {
         _ if !p.allow_commitment => "no".to_owned(),
@@ -332,6 +338,8 @@ fn peer(p: &Peer) -> [String; 5] {
         p.max_associations.to_string(),
         listed(p.sop_classes.clone(), "all"),
         commits,
+        p.quota_bytes.map_or_else(|| "none".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
+        p.priority.name().to_owned(),
     ]
 }
 

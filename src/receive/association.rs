@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, AssociationRQ, Pdu, read_pdu, write_pdu};
 
 use super::ReceiveEvent;
+use super::backlog::Backlog;
 use super::ledger::Ledger;
 use super::listener::{ReceiveOptions, ReceiveStats};
 use super::peers::Refusal;
@@ -36,6 +37,8 @@ pub struct Context<'a> {
     pub events: &'a Sender<ReceiveEvent>,
     /// Where requests for storage commitment go.
     pub ledger: &'a Ledger,
+    /// What peers hold of the spool.
+    pub backlog: &'a Backlog,
     /// Counters.
     pub stats: &'a ReceiveStats,
     /// Number of this association.
@@ -114,8 +117,9 @@ fn run(stream: &mut impl Link, seat: &mut Seat, context: &Context<'_>, tally: &m
     let request = parse_request(&received)?;
     tally.calling = title(&request.calling_ae_title);
     let admission = &context.options.admission;
-    let peer = match admission.judge(&request, context.peer.ip()).and_then(|peer| seat.take(peer, admission)) {
-        Ok(peer) => peer,
+    let judged = admission.judge(&request, context.peer.ip());
+    let (place, peer) = match judged.and_then(|place| Ok((place, seat.take(place, admission)?))) {
+        Ok(found) => found,
         Err(refusal) => {
             context.stats.refused_association(refusal);
             let (called, calling) = (title(&request.called_ae_title), &tally.calling);
@@ -128,7 +132,7 @@ fn run(stream: &mut impl Link, seat: &mut Seat, context: &Context<'_>, tally: &m
     let (answer, accepted) = negotiate(&request, peer);
     send(stream, &Pdu::AssociationAC(answer))?;
     context.stats.associations.fetch_add(1, Ordering::Relaxed);
-    let mut session = Session::new(context, tally.calling.clone(), accepted);
+    let mut session = Session::new(context, tally.calling.clone(), place, accepted);
     let most = wire::peer_limit(&request.user_variables);
     loop {
         let quiet = if session.has_report() { REPORT_AFTER } else { context.options.idle_timeout };

@@ -48,7 +48,11 @@ pub mod status {
 /// C-STORE: status, its meaning in the standard, when it is sent.
 pub const STORE_STATUSES: [(u16, &str, &str); 5] = [
     (status::SUCCESS, "Success", "the object is durable, or was there already"),
-    (status::OUT_OF_RESOURCES, "Refused: out of resources", "the disk is full, or the object larger than allowed"),
+    (
+        status::OUT_OF_RESOURCES,
+        "Refused: out of resources",
+        "the disk is full, the object larger than allowed, or the quota of its peer used up",
+    ),
     (status::MISMATCH, "Error: data set does not match SOP class", "SOP Instance UIDs of command and data set differ"),
     (status::CANNOT_UNDERSTAND, "Error: cannot understand", "an identifier is missing or not a UID, or no data set follows"),
     (status::SOP_CLASS, "Refused: SOP class not supported", "the presentation context was not accepted"),

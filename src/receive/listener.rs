@@ -12,6 +12,7 @@ use crossbeam_channel::Sender;
 
 use super::ReceiveEvent;
 use super::association::{Context, serve};
+use super::backlog::Backlog;
 use super::latency::Latency;
 use super::ledger::Ledger;
 use super::peers::{Admission, Refusal};
@@ -92,6 +93,7 @@ struct Shared {
     options: ReceiveOptions,
     spool: Arc<Spool>,
     ledger: Arc<Ledger>,
+    backlog: Arc<Backlog>,
     events: Sender<ReceiveEvent>,
     stop: AtomicBool,
     roster: Roster,
@@ -110,6 +112,7 @@ impl Listener {
         tls: Option<(SocketAddr, Arc<Tls>)>,
         spool: Arc<Spool>,
         ledger: Arc<Ledger>,
+        backlog: Arc<Backlog>,
         events: Sender<ReceiveEvent>,
     ) -> Result<Self, ReceiveError> {
         let open = |address, key| {
@@ -125,6 +128,7 @@ impl Listener {
             options,
             spool,
             ledger,
+            backlog,
             events,
             stop: AtomicBool::new(false),
             roster: Roster::default(),
@@ -239,8 +243,8 @@ impl Door {
         let number = shared.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let since = Instant::now();
         let spawned = std::thread::Builder::new().name(format!("association-{number}")).spawn(move || {
-            let Shared { options, spool, ledger, events, stats, .. } = &*shared;
-            let context = Context { options, spool, ledger, events, stats, number, peer, since };
+            let Shared { options, spool, ledger, backlog, events, stats, .. } = &*shared;
+            let context = Context { options, spool, ledger, backlog, events, stats, number, peer, since };
             match transport(stream, tls.as_deref()) {
                 Ok(mut stream) => serve(&mut stream, &mut seat, &context),
                 Err(e) => {

@@ -1,6 +1,7 @@
 //! DICOM in: associations, DIMSE, and the durable spool. Never parses pixels.
 
 pub mod association;
+pub mod backlog;
 pub mod caller;
 pub mod commitment;
 pub mod courier;
@@ -13,6 +14,7 @@ pub mod peers;
 pub mod roster;
 pub mod services;
 pub mod session;
+pub mod spare;
 pub mod spool;
 pub mod stream;
 pub mod tls;
@@ -20,6 +22,8 @@ pub mod wire;
 
 use std::path::PathBuf;
 use std::time::SystemTime;
+
+use self::peers::Priority;
 
 /// One object that is durably in the spool (file and directory synced).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct StoredObject {
     pub transfer_syntax_uid: String,
     /// AE title of the sender.
     pub calling_ae: String,
+    /// Whose turn it is.
+    pub priority: Priority,
     /// Number of the association it came over; 0 for an object found in the spool at start-up.
     pub association: u64,
     /// When Success was sent (file time for an object found at start-up).

@@ -63,6 +63,30 @@ impl std::fmt::Display for Network {
     }
 }
 
+/// Whose settled series are analysed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Priority {
+    /// Before others.
+    High,
+    /// Of peers that nothing is said of, and where none are configured.
+    #[default]
+    Normal,
+    /// After others.
+    Low,
+}
+
+impl Priority {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+}
+
 /// One `[[dicom.peer]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Peer {
@@ -80,6 +104,10 @@ pub struct Peer {
     pub commitment_address: Option<String>,
     /// They go there over TLS.
     pub commitment_tls: bool,
+    /// Bytes of the spool that its objects may hold until they are analysed; `None` is no quota of its own.
+    pub quota_bytes: Option<u64>,
+    /// When its series are analysed.
+    pub priority: Priority,
 }
 
 impl Peer {
@@ -183,6 +211,19 @@ impl Admission {
     pub fn find(&self, calling: &str, address: IpAddr) -> Option<usize> {
         let named = |wanted: Option<&str>| self.peers.iter().position(|p| p.calling_ae.as_deref() == wanted && p.calls_from(address));
         named(Some(calling.trim())).or_else(|| named(None))
+    }
+
+    /// Which peer an object in the spool came from, as far as its title tells; `None` where it is none of those that are configured.
+    #[must_use]
+    pub fn by_title(&self, calling: &str) -> Option<usize> {
+        let named = |wanted: Option<&str>| self.peers.iter().position(|p| p.calling_ae.as_deref() == wanted);
+        named(Some(calling.trim())).or_else(|| named(None))
+    }
+
+    /// The priority of the peer in this place.
+    #[must_use]
+    pub fn priority(&self, place: Option<usize>) -> Priority {
+        place.and_then(|p| self.peers.get(p)).map(|p| p.priority).unwrap_or_default()
     }
 
     /// Judges a request; the peer's place in the list, or `None` where none are configured.

@@ -11,7 +11,7 @@ use super::commitment;
 use super::courier;
 use super::dimse::{self, C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, Command, N_ACTION_RQ, N_EVENT_REPORT_RSP, status};
 use super::ledger::Ledger;
-use super::peek::{identifiers, is_uid};
+use super::peek::{Identifiers, identifiers, is_uid};
 use super::services::{Accepted, OF_NO_PATIENT};
 use super::spool::{Incoming, Kept};
 use super::wire::{self, Message, WireError};
@@ -30,6 +30,8 @@ struct Store<'a> {
 pub struct Session<'a> {
     context: &'a Context<'a>,
     calling: String,
+    /// Place of the peer in the configuration.
+    place: Option<usize>,
     accepted: Vec<Accepted>,
     command: Vec<u8>,
     under_way: Option<UnderWay<'a>>,
@@ -45,9 +47,9 @@ enum UnderWay<'a> {
 impl<'a> Session<'a> {
     /// Nothing has come yet.
     #[must_use]
-    pub fn new(context: &'a Context<'a>, calling: String, accepted: Vec<Accepted>) -> Self {
+    pub fn new(context: &'a Context<'a>, calling: String, place: Option<usize>, accepted: Vec<Accepted>) -> Self {
         let pledges = Pledges { ledger: context.ledger, waiting: VecDeque::new(), said: None, last_id: 0 };
-        Self { context, calling, accepted, command: Vec::new(), under_way: None, pledges }
+        Self { context, calling, place, accepted, command: Vec::new(), under_way: None, pledges }
     }
 
     /// Whether a report of storage commitment can be sent on this association as soon as the peer is quiet.
@@ -136,7 +138,12 @@ impl<'a> Session<'a> {
             Some(_) if !is_uid(&request.sop_instance) || !is_uid(&request.sop_class) => {
                 Err((status::CANNOT_UNDERSTAND, "Affected SOP Class or Instance UID is not a UID".into()))
             }
-            Some(syntax) => self.context.spool.begin(&request.sop_class, &request.sop_instance, syntax, &self.calling).map_err(refusal),
+            // Not even read where there is no room for a byte of it.
+            Some(syntax) => {
+                self.context.backlog.room(self.place, 1).map_err(|e| (status::OUT_OF_RESOURCES, e.to_string())).and_then(|()| {
+                    self.context.spool.begin(&request.sop_class, &request.sop_instance, syntax, &self.calling).map_err(refusal)
+                })
+            }
         };
         self.under_way = Some(UnderWay::Store(Store {
             request,
@@ -225,7 +232,7 @@ impl<'a> Session<'a> {
             }
         }
         let bytes = object.bytes();
-        let kept = object.keep(&ids.study_instance, &ids.series_instance, &request.sop_instance).map_err(refusal)?;
+        let kept = self.keep_within_quota(object, &ids, &request.sop_instance)?;
         tally.bytes += bytes;
         self.context.stats.bytes.fetch_add(bytes, Ordering::Relaxed);
         match kept {
@@ -246,6 +253,7 @@ impl<'a> Session<'a> {
                     sop_class_uid: request.sop_class.clone(),
                     transfer_syntax_uid: transfer_syntax.to_owned(),
                     calling_ae: self.calling.clone(),
+                    priority: self.context.options.admission.priority(self.place),
                     association: self.context.number,
                     received_at: SystemTime::now(),
                 });
@@ -254,6 +262,20 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Session<'_> {
+    /// Keeps the object, counted as its peer's from before it is there; what is no new object does not count.
+    fn keep_within_quota(&self, object: Incoming<'_>, ids: &Identifiers, sop_instance: &str) -> Result<Kept, (u16, String)> {
+        let path = self.context.spool.place(&ids.study_instance, &ids.series_instance, sop_instance);
+        let counted = !path.exists()
+            && self.context.backlog.take(self.place, &path, object.length()).map_err(|e| (status::OUT_OF_RESOURCES, e.to_string()))?;
+        let kept = object.keep(&ids.study_instance, &ids.series_instance, sop_instance).map_err(refusal);
+        if counted && !matches!(kept, Ok(Kept::New(_))) {
+            self.context.backlog.release(&path);
+        }
+        kept
     }
 }
 

@@ -1,21 +1,24 @@
 //! The spool: `spool/<study>/<series>/<n>.dcm`, Part 10, data sets as received. Names are ours: truncated SHA-256 of the UIDs, so that no name of a
-//! peer reaches the file system and a repeat finds its first copy. An object is visible under its final name only when it is whole and synced.
+//! peer reaches the file system and a repeat finds its first copy. An object is visible under its final name only when it is whole and synced; how one sync
+//! is enough for that says [`spare`].
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use dicom_object::meta::FileMetaTableBuilder;
+use flate2::Crc;
 use sha2::{Digest, Sha256};
 
 use super::StoredObject;
 use super::commitment::{Failure, Reference};
 use super::peek::{PREFIX_BYTES, identifiers};
+use super::peers::Priority;
+use super::spare::{self, PREAMBLE_BYTES, Spares};
 
-/// Folder of objects under way; emptied at start.
+/// Folder of objects under way; at start what is whole is taken out of it and the rest removed.
 const INCOMING: &str = "incoming";
 const SUFFIX: &str = "dcm";
 
@@ -37,7 +40,7 @@ pub enum SpoolError {
 pub struct Spool {
     dir: PathBuf,
     reserve_bytes: u64,
-    next: AtomicU64,
+    spares: Spares,
 }
 
 /// What came of an object.
@@ -52,7 +55,7 @@ pub enum Kept {
 }
 
 impl Spool {
-    /// Makes the folder where it is not there, removes what a crash left under way, tries a write.
+    /// Makes the folder where it is not there, puts in its place or removes what a crash left under way, tries a write.
     ///
     /// # Errors
     /// [`SpoolError::Unusable`].
@@ -63,12 +66,10 @@ impl Spool {
             move |source| SpoolError::Unusable { path, source }
         };
         fs::create_dir_all(&incoming).map_err(unusable(&incoming))?;
-        for entry in fs::read_dir(&incoming).map_err(unusable(&incoming))?.flatten() {
-            fs::remove_file(entry.path()).map_err(unusable(&entry.path()))?;
-        }
+        spare::recover(&incoming, |path| adopt(dir, path)).map_err(|(path, source)| SpoolError::Unusable { path, source })?;
         let probe = incoming.join("probe");
         fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe)).map_err(unusable(&probe))?;
-        Ok(Self { dir: dir.to_owned(), reserve_bytes, next: AtomicU64::new(0) })
+        Ok(Self { dir: dir.to_owned(), reserve_bytes, spares: Spares::new(incoming) })
     }
 
     /// Free bytes of the file system; `u64::MAX` where that cannot be told.
@@ -85,8 +86,6 @@ impl Spool {
         if self.free_bytes() < self.reserve_bytes {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "below the reserve"));
         }
-        let path = self.dir.join(INCOMING).join(format!("{}.part", self.next.fetch_add(1, Ordering::Relaxed)));
-        let mut file = io::BufWriter::with_capacity(128 * 1024, File::create(&path)?);
         let meta = FileMetaTableBuilder::new()
             .media_storage_sop_class_uid(sop_class)
             .media_storage_sop_instance_uid(sop_instance)
@@ -94,12 +93,22 @@ impl Spool {
             .source_application_entity_title(calling_ae)
             .build()
             .map_err(io::Error::other)?;
-        let mut guard = Incoming { spool: self, path, file: None, prefix: Vec::new(), bytes: 0 };
-        file.write_all(&[0; 128])?;
-        file.write_all(b"DICM")?;
-        meta.write(&mut file).map_err(io::Error::other)?;
-        guard.file = Some(file);
-        Ok(guard)
+        let mut head = b"DICM".to_vec();
+        meta.write(&mut head).map_err(io::Error::other)?;
+        let (path, file) = self.spares.take()?;
+        let file = io::BufWriter::with_capacity(128 * 1024, file);
+        let mut object = Incoming { spool: self, path, file: Some(file), crc: Crc::new(), prefix: Vec::new(), length: 0, bytes: 0 };
+        // Stamped at the end.
+        object.put(&[0; PREAMBLE_BYTES])?;
+        object.crc = Crc::new();
+        object.put(&head)?;
+        Ok(object)
+    }
+
+    /// Where an object is, or will be.
+    #[must_use]
+    pub fn place(&self, study: &str, series: &str, sop_instance: &str) -> PathBuf {
+        place(&self.dir, study, series, sop_instance)
     }
 
     /// All whole objects, for start-up; what is not ours is named in the log and left alone.
@@ -191,6 +200,36 @@ fn folders(dir: &Path) -> Vec<PathBuf> {
     entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()) && e.file_name() != INCOMING).map(|e| e.path()).collect()
 }
 
+fn place(dir: &Path, study: &str, series: &str, sop_instance: &str) -> PathBuf {
+    dir.join(name(study)).join(name(series)).join(format!("{}.{SUFFIX}", name(sop_instance)))
+}
+
+/// Moves a whole object, whose rename was lost with the power, to where it belongs.
+fn adopt(dir: &Path, path: &Path) -> io::Result<()> {
+    let Some(object) = recover(path) else { return Ok(()) };
+    let to = place(dir, &object.study_instance_uid, &object.series_instance_uid, &object.sop_instance_uid);
+    let kept = put_in_place(path, to)?;
+    log::info!("spool adopted object={kept:?}");
+    Ok(())
+}
+
+/// Renames a synced object to `to`, unless it is there already.
+fn put_in_place(from: &Path, mut to: PathBuf) -> io::Result<Kept> {
+    if let Some(series) = to.parent() {
+        fs::create_dir_all(series)?;
+    }
+    let conflict = to.exists();
+    if conflict {
+        if same_object(&to, from)? {
+            return Ok(Kept::Repeat);
+        }
+        let stem = to.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        to.set_file_name(format!("{stem}~{}.{SUFFIX}", digest(from)?));
+    }
+    fs::rename(from, &to)?;
+    Ok(if conflict { Kept::Conflict(to) } else { Kept::New(to) })
+}
+
 /// 16 hex digits of the SHA-256 of a UID.
 fn name(uid: &str) -> String {
     Sha256::digest(uid.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
@@ -216,6 +255,7 @@ fn recover(path: &Path) -> Option<StoredObject> {
         sop_class_uid: clean(&meta.media_storage_sop_class_uid),
         transfer_syntax_uid,
         calling_ae: meta.source_application_entity_title.as_deref().map(clean).unwrap_or_default(),
+        priority: Priority::default(),
         association: 0,
         received_at,
     })
@@ -227,7 +267,12 @@ pub struct Incoming<'a> {
     spool: &'a Spool,
     path: PathBuf,
     file: Option<io::BufWriter<File>>,
+    /// Of what follows the preamble.
+    crc: Crc,
     prefix: Vec<u8>,
+    /// Of the file.
+    length: u64,
+    /// Of the data set.
     bytes: u64,
 }
 
@@ -240,10 +285,22 @@ impl Incoming<'_> {
         let room = PREFIX_BYTES.saturating_sub(self.prefix.len()).min(data.len());
         self.prefix.extend_from_slice(&data[..room]);
         self.bytes += data.len() as u64;
+        self.put(data)
+    }
+
+    fn put(&mut self, data: &[u8]) -> io::Result<()> {
+        self.length += data.len() as u64;
+        self.crc.update(data);
         match &mut self.file {
             Some(file) => file.write_all(data),
             None => Err(io::Error::other("object already closed")),
         }
+    }
+
+    /// Bytes of the file so far.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
     }
 
     /// Bytes of the data set so far.
@@ -258,34 +315,17 @@ impl Incoming<'_> {
         &self.prefix
     }
 
-    /// Syncs the object and gives it its name: file, rename, folder, in this order, so that a crash at any instant leaves either nothing or all of it.
+    /// Stamps and syncs the object, then gives it its name: a crash at any instant leaves either nothing of it or all of it, after Success always all.
     ///
     /// # Errors
     /// The system's.
     pub fn keep(mut self, study: &str, series: &str, sop_instance: &str) -> io::Result<Kept> {
         let Some(file) = self.file.take() else { return Err(io::Error::other("object already closed")) };
-        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let study_dir = self.spool.dir.join(name(study));
-        let dir = study_dir.join(name(series));
-        if !dir.is_dir() {
-            fs::create_dir_all(&dir)?;
-            for made in [&self.spool.dir, &study_dir] {
-                File::open(made)?.sync_all()?;
-            }
-        }
-        let stem = name(sop_instance);
-        let mut path = dir.join(format!("{stem}.{SUFFIX}"));
-        let conflict = path.exists();
-        if conflict {
-            if same_object(&path, &self.path)? {
-                return Ok(Kept::Repeat);
-            }
-            path = dir.join(format!("{stem}~{}.{SUFFIX}", digest(&self.path)?));
-        }
+        let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&spare::stamp(&self.crc, self.length))?;
         file.sync_all()?;
-        fs::rename(&self.path, &path)?;
-        File::open(&dir)?.sync_all()?;
-        Ok(if conflict { Kept::Conflict(path) } else { Kept::New(path) })
+        put_in_place(&self.path, self.spool.place(study, series, sop_instance))
     }
 }
 
@@ -310,8 +350,10 @@ fn same_object(a: &Path, b: &Path) -> io::Result<bool> {
     Ok(parts(a).ok().is_some_and(|there| parts(b).is_ok_and(|new| new == there)))
 }
 
+/// 16 hex digits of the SHA-256 of what follows the preamble.
 fn digest(path: &Path) -> io::Result<String> {
     let (mut hash, mut file) = (Sha256::new(), File::open(path)?);
+    file.seek(SeekFrom::Start(PREAMBLE_BYTES as u64))?;
     io::copy(&mut file, &mut hash)?;
     Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
 }
@@ -320,6 +362,12 @@ fn digest(path: &Path) -> io::Result<String> {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+
+    /// Objects under way; spares are empty.
+    fn under_way(dir: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(dir.join(INCOMING)).unwrap().flatten();
+        entries.filter(|e| e.metadata().unwrap().len() > 0).map(|e| e.path()).collect()
+    }
 
     fn put(spool: &Spool, data: &[u8]) -> Kept {
         put_as(spool, data, "CT1")
@@ -340,6 +388,33 @@ mod tests {
         // The PACS forwards what the scanner has sent already.
         assert_eq!(put_as(&spool, b"one", "PACS"), Kept::Repeat);
         assert!(matches!(put(&spool, b"two"), Kept::Conflict(_)));
+        assert_eq!(under_way(dir.path()), [] as [PathBuf; 0]);
+    }
+
+    /// A power cut between the sync and a rename that was not synced.
+    #[test]
+    fn a_lost_rename_is_made_up_for_and_a_torn_object_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 0).unwrap();
+        let series = [0x20, 0, 0x0e, 0, 4, 0, 0, 0, b'1', b'.', b'2', 0];
+        let store = |instance: &str| {
+            let mut object = spool.begin("1.2.840.10008.5.1.4.1.1.2", instance, "1.2.840.10008.1.2", "CT1").unwrap();
+            object.write(&series).unwrap();
+            object.write(&[7; 300_000]).unwrap();
+            let Kept::New(path) = object.keep("", "1.2", instance).unwrap() else { panic!("new") };
+            path
+        };
+        let kept: Vec<PathBuf> = ["1.2.3", "1.2.4", "1.2.5"].iter().map(|i| store(i)).collect();
+        let lost = |n: usize| dir.path().join(INCOMING).join(format!("{}.part", 900 + n));
+        (0..3).for_each(|n| fs::rename(&kept[n], lost(n)).unwrap());
+        let whole = fs::read(lost(0)).unwrap();
+        fs::write(lost(1), &whole[..whole.len() - 1]).unwrap();
+        let mut torn = fs::read(lost(2)).unwrap();
+        torn[200_000] = 0;
+        fs::write(lost(2), torn).unwrap();
+        let spool = Spool::open(dir.path(), 0).unwrap();
+        assert_eq!(spool.objects().iter().map(|o| o.sop_instance_uid.as_str()).collect::<Vec<_>>(), ["1.2.3"]);
+        assert_eq!(fs::read(&kept[0]).unwrap(), whole);
         assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 0);
     }
 
@@ -364,7 +439,7 @@ mod tests {
         let mut object = spool.begin("1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1").unwrap();
         object.write(b"half").unwrap();
         std::mem::forget(object);
-        assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 1);
+        assert!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count() >= 1);
         let spool = Spool::open(dir.path(), 0).unwrap();
         assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 0);
         assert!(spool.objects().is_empty());

@@ -9,11 +9,16 @@ use rustls::{ClientConnection, ProtocolVersion, ServerConnection, StreamOwned};
 /// Peers that take nothing for this long are gone.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 
+/// The system's timeout may be as much longer than what is left: telling it anew costs a call a read.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// A TCP connection with a deadline for reading.
 #[derive(Debug)]
 pub struct Socket {
     tcp: TcpStream,
     read_by: Option<Instant>,
+    /// What the system was told last.
+    timeout: Duration,
 }
 
 impl Socket {
@@ -25,7 +30,7 @@ impl Socket {
         // A response in a small segment waits for the peer's delayed acknowledgement otherwise.
         tcp.set_nodelay(true)?;
         tcp.set_write_timeout(Some(WRITE_WITHIN))?;
-        Ok(Self { tcp, read_by: None })
+        Ok(Self { tcp, read_by: None, timeout: Duration::ZERO })
     }
 
     /// Reads fail with [`io::ErrorKind::TimedOut`] from then on.
@@ -34,19 +39,42 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Time left; the system waits no longer than that and [`SLACK`].
+    fn arm(&mut self) -> io::Result<()> {
+        let Some(deadline) = self.read_by else { return Ok(()) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        // Too short only wakes us before the time.
+        if self.timeout > left + SLACK || self.timeout < left.min(SLACK) {
+            self.tcp.set_read_timeout(Some(left))?;
+            self.timeout = left;
+        }
+        Ok(())
+    }
+}
+
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(deadline) = self.read_by {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
+        loop {
+            self.arm()?;
+            match self.tcp.read(buffer) {
+                // Linux says "would block" for a timeout; whether it was ours is seen above.
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) && self.read_by.is_some() => {
+                    self.timeout = Duration::ZERO;
+                }
+                Ok(n) => {
+                    if n < buffer.len() {
+                        // All that had come was taken: a sender with Nagle's algorithm holds the rest back until this is acknowledged, which
+                        // Linux otherwise does up to 40 ms later. A hint: it may fail.
+                        let _ = rustix::net::sockopt::set_tcp_quickack(&self.tcp, true);
+                    }
+                    return Ok(n);
+                }
+                Err(e) => return Err(e),
             }
-            self.tcp.set_read_timeout(Some(left))?;
-        }
-        match self.tcp.read(buffer) {
-            // Linux says "would block" for a timeout.
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
-            other => other,
         }
     }
 }

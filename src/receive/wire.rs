@@ -97,14 +97,14 @@ pub fn read_within<'a>(
 ) -> Result<Received<'a>, WireError> {
     let mut header = [0u8; 6];
     stream.read_by(Instant::now() + idle);
-    match stream.read(&mut header[..1]) {
+    let begun = match stream.read(&mut header) {
         Ok(0) => return Err(WireError::Closed),
-        Ok(_) => {}
+        Ok(n) => n,
         Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(WireError::Idle(idle)),
         Err(e) => return Err(e.into()),
-    }
+    };
     stream.read_by(whole.unwrap_or_else(|| Instant::now() + PDU_WITHIN));
-    stream.read_exact(&mut header[1..]).map_err(in_words)?;
+    stream.read_exact(&mut header[begun..]).map_err(in_words)?;
     let (kind, length) = (header[0], u32::from_be_bytes([header[2], header[3], header[4], header[5]]));
     let most = match kind {
         pdu::ASSOCIATE_RQ | pdu::ASSOCIATE_AC => MOST_ASSOCIATE_BYTES,

@@ -13,9 +13,14 @@ use super::header::HeaderError;
 use super::settle::{Quiet, Settling};
 use super::{Reason, SliceHeader};
 use crate::receive::StoredObject;
+use crate::receive::peers::Priority;
 
 /// Series kept in memory after they settled, so that late slices find them; the worker reads older ones from the spool again before it adds to them.
 const MOST_SETTLED: usize = 64;
+/// Their objects in all, likewise, but for those of the last one: 2 kB each.
+const MOST_SETTLED_OBJECTS: usize = 4096;
+/// A series of one priority goes before those of the next that were complete up to so much earlier; then it is their turn, so that nobody waits for ever.
+const HEAD_START: Duration = Duration::from_secs(600);
 
 /// One object of a series.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,6 +111,8 @@ struct Collected {
     settled: bool,
     /// Settled, but the result could not be written: once more from then on.
     again_at: Option<Duration>,
+    /// The highest of its objects'.
+    priority: Priority,
 }
 
 /// A series that is complete as far as can be known.
@@ -151,7 +158,9 @@ impl Collector {
             overtaken: false,
             settled: false,
             again_at: None,
+            priority: Priority::Low,
         });
+        series.priority = series.priority.min(object.priority);
         if series.settled {
             if series.reopened == 0 {
                 // One delivery after the first: its own release says when it is whole.
@@ -202,23 +211,35 @@ impl Collector {
         self.series.values().filter_map(Self::due_of).min()
     }
 
-    /// Series that are complete by `now`, each once until it changes.
+    /// Series that are complete by `now`, in the order of their turns, each once until it changes.
     pub fn due(&mut self, now: Duration) -> Vec<Settled> {
-        let mut all = Vec::new();
-        for (uid, series) in &mut self.series {
-            if Self::due_of(series).is_some_and(|due| due <= now) {
-                (series.settled, series.again_at) = (true, None);
-                all.push(Settled { series_instance_uid: uid.clone(), set: series.set.clone(), arrived: [series.first, series.last] });
-            }
-        }
-        all.sort_by(|a, b| a.series_instance_uid.cmp(&b.series_instance_uid));
-        self.forget_old();
-        all
+        std::iter::from_fn(|| self.next_due(now)).collect()
     }
 
-    /// Sets that are not complete yet, the busiest last: what can be worked on meanwhile.
+    /// The series whose turn it is, of those that are complete by `now`: by priority and the time when it was complete.
+    pub fn next_due(&mut self, now: Duration) -> Option<Settled> {
+        let due = self.series.iter().filter_map(|(uid, s)| Self::due_of(s).filter(|due| *due <= now).map(|due| (Self::turn(s, due), uid)));
+        let uid = due.min()?.1.clone();
+        let series = self.series.get_mut(&uid)?;
+        (series.settled, series.again_at) = (true, None);
+        let settled = Settled { series_instance_uid: uid, set: series.set.clone(), arrived: [series.first, series.last] };
+        self.forget_old(&settled.series_instance_uid);
+        Some(settled)
+    }
+
+    fn turn(series: &Collected, due: Duration) -> Duration {
+        due + match series.priority {
+            Priority::High => Duration::ZERO,
+            Priority::Normal => HEAD_START,
+            Priority::Low => HEAD_START * 2,
+        }
+    }
+
+    /// Sets that are not complete yet, by priority: what can be worked on meanwhile.
     pub fn open(&self) -> impl Iterator<Item = (&String, &SeriesSet)> {
-        self.series.iter().filter(|(_, s)| !s.settled && Self::due_of(s).is_some()).map(|(uid, s)| (uid, &s.set))
+        let mut open: Vec<_> = self.series.iter().filter(|(_, s)| !s.settled && Self::due_of(s).is_some()).collect();
+        open.sort_by_key(|(_, s)| s.priority);
+        open.into_iter().map(|(uid, s)| (uid, &s.set))
     }
 
     /// The result of a settled series could not be written: it is due again at `at`, unless slices come before.
@@ -241,10 +262,19 @@ impl Collector {
         self.series.get(series_instance_uid).map(|s| &s.set)
     }
 
-    fn forget_old(&mut self) {
+    /// `keep` was handed out just now; whether its result could be written is not known yet.
+    fn forget_old(&mut self, keep: &str) {
         let done = |s: &Collected| s.settled && s.again_at.is_none();
-        while self.series.values().filter(|s| done(s)).count() > MOST_SETTLED {
-            let oldest = self.series.iter().filter(|(_, s)| done(s)).min_by_key(|(_, s)| s.last).map(|(uid, _)| uid.clone());
+        loop {
+            let (mut count, mut objects) = (0, 0);
+            for series in self.series.values().filter(|s| done(s)) {
+                (count, objects) = (count + 1, objects + series.set.len());
+            }
+            if count <= MOST_SETTLED && objects <= MOST_SETTLED_OBJECTS {
+                return;
+            }
+            let oldest =
+                self.series.iter().filter(|(uid, s)| done(s) && *uid != keep).min_by_key(|(_, s)| s.last).map(|(uid, _)| uid.clone());
             match oldest {
                 Some(uid) => self.series.remove(&uid),
                 None => return,
@@ -271,6 +301,7 @@ mod tests {
             sop_class_uid: h.sop_class_uid.clone(),
             transfer_syntax_uid: h.transfer_syntax_uid.clone(),
             calling_ae: "CT1".into(),
+            priority: Priority::Normal,
             association,
             received_at: std::time::SystemTime::UNIX_EPOCH,
         }
@@ -298,6 +329,46 @@ mod tests {
         let again = c.due(due);
         assert_eq!(again.len(), 1);
         assert_eq!(again[0].set.len(), 11);
+    }
+
+    #[test]
+    fn who_has_priority_goes_first_and_nobody_waits_for_ever() {
+        let turns = |late: Duration| {
+            let mut c = Collector::new(QUIET);
+            // Complete first, second and last.
+            for (n, priority) in [(1, Priority::Low), (2, Priority::Normal), (3, Priority::High)] {
+                let at = if n == 3 { late } else { Duration::from_secs(n) };
+                for h in even(10, 2.0) {
+                    let uid = format!("1.{n}");
+                    let h = SliceHeader { sop_instance_uid: format!("{uid}.{}", h.sop_instance_uid), series_instance_uid: uid, ..h };
+                    c.stored(StoredObject { priority, ..object(&h, n) }, Ok(vec![h]), at);
+                }
+                c.association_ended(n, true, at);
+            }
+            c.due(late).into_iter().map(|s| s.series_instance_uid).collect::<Vec<_>>()
+        };
+        assert_eq!(turns(Duration::from_secs(3)), ["1.3", "1.2", "1.1"]);
+        assert_eq!(turns(HEAD_START + Duration::from_secs(3)), ["1.2", "1.3", "1.1"]);
+        assert_eq!(turns(HEAD_START * 2 + Duration::from_secs(3)), ["1.2", "1.1", "1.3"]);
+    }
+
+    #[test]
+    fn settled_series_are_forgotten_by_number_and_by_size_but_for_the_last() {
+        let mut c = Collector::new(QUIET);
+        let mut settle = |n: u64, objects: usize| {
+            let at = Duration::from_secs(n);
+            for h in even(objects, 2.0) {
+                let series_instance_uid = format!("1.{n}");
+                put(&mut c, &SliceHeader { series_instance_uid, ..h }, n, at);
+            }
+            c.association_ended(n, true, at);
+            c.due(at + QUIET.max);
+            (1..=n).filter(|n| c.set(&format!("1.{n}")).is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(settle(1, MOST_SETTLED_OBJECTS / 2), [1]);
+        assert_eq!(settle(2, MOST_SETTLED_OBJECTS / 2), [1, 2]);
+        assert_eq!(settle(3, 10), [2, 3]);
+        assert_eq!(settle(4, MOST_SETTLED_OBJECTS + 1), [4]);
     }
 
     #[test]

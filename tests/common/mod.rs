@@ -1,6 +1,7 @@
 //! What the whole-appliance tests share: a rig of the real binary, a real Mosquitto, and its subscriber.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+pub mod objects;
 pub mod pki;
 pub mod webdriver;
 

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::median::{median, ratio};
 use super::torch::Torch;
-use super::{machine, step::failed};
+use super::machine::Machine;
+use super::step::failed;
 use crate::detect::ops;
 use crate::detect::train_net::Convolution;
 use crate::error::Failure;
@@ -53,7 +54,7 @@ struct Row {
 /// The benchmark's result.
 #[derive(Debug, Serialize)]
 pub struct Table {
-    machine: String,
+    machine: Machine,
     threads: usize,
     rounds: usize,
     torch: Option<String>,
@@ -88,7 +89,7 @@ pub fn measure(rounds: usize, threads: usize, mut torch: Option<Torch>) -> Resul
             ours_by_torch: with_torch.then(|| ratio(&ours, &peer)),
         });
     }
-    Ok(Table { machine: machine::describe(), threads, rounds, torch: torch.map(|t| t.version.clone()), rows })
+    Ok(Table { machine: Machine::here(), threads, rounds, torch: torch.map(|t| t.version.clone()), rows })
 }
 
 /// Milliseconds of one forward and backward pass on fresh data.
@@ -108,7 +109,7 @@ impl Table {
     pub fn text(&self) -> String {
         let peer = self.torch.as_ref().map_or_else(|| "PyTorch not asked for (--torch PYTHON)".to_owned(), |v| format!("PyTorch {v}"));
         let mut out =
-            format!("{}; threads {}, median of {} rounds, forward and both gradients; {peer}\n\n", self.machine, self.threads, self.rounds);
+            format!("{}; threads {}, median of {} rounds, forward and both gradients; {peer}\n\n", self.machine.text(), self.threads, self.rounds);
         out.push_str("layer                               ours ms  candle ms  PyTorch ms  candle/ours  ours/PyTorch\n");
         let cell = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
         for r in &self.rows {

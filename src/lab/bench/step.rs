@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::machine;
+use super::machine::Machine;
 use super::median::{median, ratio};
 use super::torch::Torch;
 use crate::detect::network::{Graph, NetworkSpec, Op};
@@ -29,7 +29,7 @@ pub(super) fn failed(e: candle_core::Error) -> Failure {
 /// The benchmark's result; medians over the rounds.
 #[derive(Debug, Serialize)]
 pub struct Table {
-    machine: String,
+    machine: Machine,
     threads: usize,
     rounds: usize,
     batch: usize,
@@ -68,7 +68,7 @@ pub fn measure(rounds: usize, threads: usize, mut torch: Option<Torch>) -> Resul
     }
     let with_torch = torch.is_some();
     Ok(Table {
-        machine: machine::describe(),
+        machine: Machine::here(),
         threads,
         rounds,
         batch: BATCH,
@@ -127,7 +127,7 @@ impl Table {
     pub fn text(&self) -> String {
         let mut out = format!(
             "{}; threads {}, median of {} rounds, batch {} of {CROP} x {CROP}, one slot a sample\n\n",
-            self.machine, self.threads, self.rounds, self.batch
+            self.machine.text(), self.threads, self.rounds, self.batch
         );
         let mut row = |name: &str, ms: f64, ratio: String| {
             let _ = writeln!(out, "{name:<28} {ms:>8.1} ms a step  {:>6.1} samples/s  {ratio}", self.batch as f64 * 1000.0 / ms);
