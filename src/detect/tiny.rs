@@ -9,6 +9,7 @@ use super::bundle::{Bundle, BundleError, Description, Input, OperatingPoint};
 use super::candle_engine::CandleEngine;
 use super::heads::channel;
 use super::network::{HEAD_CHANNELS, NetworkSpec};
+use super::quantization::{Quantization, map_name};
 use super::train_net::TrainNet;
 use super::weights::FoldedWeights;
 use crate::volume::{frame, slots, window};
@@ -22,6 +23,7 @@ pub fn write(folder: &Path) -> Result<(), BundleError> {
     let internal = |e: &dyn std::fmt::Display| BundleError::Content { file: "tiny".into(), reason: e.to_string() };
     let mut weights = TrainNet::new(&spec, &Device::Cpu, 5).and_then(|net| net.fold()).map_err(|e| internal(&e))?;
     mark_dense(&mut weights);
+    let quantization = Some(ranges(&spec));
     let mut engine = CandleEngine::new(&spec, &weights).map_err(|e| internal(&e))?;
     let description = Description {
         name: "tiny-not-a-detector".into(),
@@ -40,9 +42,22 @@ pub fn write(folder: &Path) -> Result<(), BundleError> {
             measured_on: "nothing".into(),
         }],
         calibration: vec![[0.0, 0.0], [1.0, 1.0]],
+        quantization,
         files: Default::default(),
     };
     Bundle::write(folder, description, &weights, "# tiny\n\nFor tests. Detects nothing of medical meaning.\n", &mut engine)
+}
+
+/// Every map of this network is a mean of windows: it ends at 1.
+fn ranges(spec: &NetworkSpec) -> Quantization {
+    let graphs = [spec.encoder(), spec.heads()];
+    let names = graphs.iter().flat_map(|g| (0..g.nodes.len()).filter_map(|i| map_name(g, i)).collect::<Vec<_>>());
+    Quantization {
+        method: "max".into(),
+        calibrated_on: "nothing: set by hand".into(),
+        keep_f32: Vec::new(),
+        ranges: names.map(|name| (name, 1.0)).collect(),
+    }
 }
 
 /// Sets the path input → stride 16 by hand: channel 0 carries the mean of the third window (dense tissue and bone), everything else is cut; the

@@ -1,6 +1,8 @@
 //! The workbench's verbs and their help text.
 
+mod bench;
 mod dataset;
+mod quantize;
 mod synthesize;
 mod train;
 
@@ -36,6 +38,10 @@ enum Verb {
     Evaluate(EvaluateArgs),
     /// Write the model bundle from a checkpoint, with calibration and operating points measured on a series kept out of training
     Export(ExportArgs),
+    /// Ranges and f32 layers of int8 engines into a bundle, with what every layer loses and what the whole costs
+    Quantize(quantize::QuantizeArgs),
+    /// Side by side with what else does the same, on this machine
+    Bench(bench::BenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -168,6 +174,8 @@ pub fn main() -> ExitCode {
         Verb::Dataset(args) => dataset::run(&args),
         Verb::Evaluate(args) => evaluate(args),
         Verb::Export(args) => export(&args),
+        Verb::Quantize(args) => quantize::run(&args),
+        Verb::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,10 +1,13 @@
 //! The workbench that makes the detector: mine bookmarks, read scans, synthesize lesions, train, evaluate, write the bundle. Unreachable from the daemon.
 
+pub mod bench;
 pub mod calibrate;
 pub mod cli;
 pub mod dataset;
 pub mod evaluate;
 pub mod export;
 pub mod mine;
+pub mod quantize;
+pub mod slots;
 pub mod synthesize;
 pub mod train;
