@@ -371,20 +371,27 @@ impl Bundle {
     /// # Errors
     /// [`BundleError::SelfTest`] with the level and the difference.
     pub fn self_test(&self, engine: &mut dyn Engine, tolerance: f32) -> Result<(), BundleError> {
-        let got = run(engine, &self.test.slots).map_err(|reason| content(SELF_TEST, reason))?;
-        for (level, (got, expected)) in got.iter().zip(&self.test.expected).enumerate() {
-            let largest = expected.data.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-            let worst = got
-                .data
-                .iter()
-                .zip(&expected.data)
-                .map(|(a, b)| (a - b).abs() / largest)
-                .fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) });
-            if got.data.len() != expected.data.len() || worst > tolerance {
-                return Err(BundleError::SelfTest { engine: engine.name().into(), level, difference: worst, tolerance });
-            }
+        let differences = self.differences(engine)?;
+        match differences.into_iter().enumerate().find(|(_, d)| *d > tolerance) {
+            Some((level, difference)) => Err(BundleError::SelfTest { engine: engine.name().into(), level, difference, tolerance }),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What the self-test finds, level by level: the largest difference from what is expected as a share of the largest magnitude; infinite where the
+    /// engine makes something that is not finite, or too little.
+    ///
+    /// # Errors
+    /// [`BundleError::Content`] where the engine fails.
+    pub fn differences(&self, engine: &mut dyn Engine) -> Result<Vec<f32>, BundleError> {
+        let got = run(engine, &self.test.slots).map_err(|reason| content(SELF_TEST, reason))?;
+        let of = |(level, expected): (usize, &Map)| {
+            let largest = expected.data.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+            let Some(got) = got.get(level).filter(|g| g.data.len() == expected.data.len()) else { return f32::INFINITY };
+            let worst = got.data.iter().zip(&expected.data).map(|(a, b)| (a - b).abs() / largest);
+            worst.fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
+        };
+        Ok(self.test.expected.iter().enumerate().map(of).collect())
     }
 
     /// The default operating point.

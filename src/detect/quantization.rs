@@ -153,11 +153,11 @@ pub fn through_int8(x: &mut [f32], range: f32) {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-pub mod tests {
+mod tests {
     use super::*;
 
     /// Every map of `spec` reaches to `range`.
-    pub fn even(spec: &NetworkSpec, range: f32) -> Quantization {
+    fn even(spec: &NetworkSpec, range: f32) -> Quantization {
         let graphs = [spec.encoder(), spec.heads()];
         let names = graphs.iter().flat_map(|g| (0..g.nodes.len()).filter_map(|i| map_name(g, i)).collect::<Vec<_>>());
         Quantization {

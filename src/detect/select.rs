@@ -490,7 +490,8 @@ mod tests {
         let mut other = bundle.clone();
         other.weights.0.values_mut().for_each(|l| l.bias.iter_mut().for_each(|b| *b += 1.0));
         other.int8_onnx = None;
-        let graphs = other.int8_graphs().unwrap();
-        Bundle { int8_onnx: Some(graphs), ..bundle.clone() }
+        let mut broken = bundle.clone();
+        broken.int8_onnx = Some(other.int8_graphs().unwrap());
+        broken
     }
 }

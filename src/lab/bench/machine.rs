@@ -49,6 +49,17 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Processor time that this process has used so far, seconds over all its threads; `None` where the system does not say.
+#[must_use]
+pub fn cpu_seconds() -> Option<f64> {
+    /// proc(5) counts in hundredths of a second on every architecture that Linux runs on here.
+    const TICKS_A_SECOND: f64 = 100.0;
+    let text = fs::read_to_string("/proc/self/stat").ok()?;
+    // The program's name, in brackets, may hold anything; utime and stime are the 12th and 13th field after it.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / TICKS_A_SECOND)
+}
+
 /// Peak of this process's resident memory, MiB; `None` where the system does not say.
 #[must_use]
 pub fn peak_mib() -> Option<f64> {

@@ -19,7 +19,7 @@ use self::ranges::{Histogram, Histograms, Method};
 use self::table::{Errors, Row};
 use super::slots::SeriesSlots;
 use super::synthesize::Sampler;
-use crate::detect::bundle::Bundle;
+use crate::detect::bundle::{Bundle, tolerance};
 use crate::detect::network::Graph;
 use crate::detect::quantization::{Quantization, map_name};
 use crate::detect::{Map, SlotInput, select};
@@ -59,8 +59,34 @@ pub struct Report {
     pub calibrated_on: String,
     /// Layer by layer.
     pub layers: Vec<Row>,
+    /// What the bundle's self-test finds of each quantized engine.
+    pub self_test: Vec<SelfTest>,
     /// Engine by engine; empty where there was nothing to measure on.
     pub cost: Vec<Cost>,
+}
+
+/// One engine's self-test.
+#[derive(Debug, Serialize)]
+pub struct SelfTest {
+    /// Engine and format.
+    pub engine: String,
+    /// Largest difference from f32 as a share of the largest magnitude, by level.
+    pub differences: Vec<f32>,
+    /// What an engine of this format is allowed.
+    pub allowed: f32,
+}
+
+fn self_test(bundle: &Bundle, q: &Quantization) -> Result<Vec<SelfTest>, Failure> {
+    let mut with = bundle.clone();
+    with.description.quantization = Some(q.clone());
+    with.int8_onnx = None;
+    let of = |name: &str| {
+        let mut engine = select::unchecked(&with, name).map_err(internal)?;
+        let differences = with.differences(engine.as_mut()).map_err(internal)?;
+        let allowed = tolerance(engine.quantization());
+        Ok(SelfTest { engine: format!("{} {}", engine.name(), engine.quantization()), differences, allowed })
+    };
+    ["candle-cpu-q8_0", "tract-int8"].into_iter().map(of).collect()
 }
 
 pub(crate) fn internal(e: impl std::fmt::Display) -> Failure {
@@ -138,7 +164,7 @@ pub fn run(request: &Request, validation: Option<(&Sampler, &SeriesSlots)>) -> R
     if request.write {
         Bundle::quantize(&request.bundle, &q, request.files).map_err(|e| Failure::new(Class::Io, e.to_string()))?;
     }
-    Ok(Report { method: q.method, calibrated_on: q.calibrated_on, layers, cost })
+    Ok(Report { layers, self_test: self_test(&bundle, &q)?, cost, method: q.method, calibrated_on: q.calibrated_on })
 }
 
 impl Report {
@@ -146,6 +172,12 @@ impl Report {
     #[must_use]
     pub fn text(&self) -> String {
         let mut out = format!("ranges by {} on {}\n\n{}", self.method, self.calibrated_on, table::text(&self.layers));
+        out += "\nself-test, largest difference from f32 by level\n\n";
+        for t in &self.self_test {
+            let by_level = t.differences.iter().map(|d| format!("{d:.4}")).collect::<Vec<_>>().join(" ");
+            let passes = if t.differences.iter().all(|d| *d <= t.allowed) { "passes" } else { "FAILS" };
+            out += &format!("{:<18} {by_level}  {} allowed: {passes}\n", t.engine, t.allowed);
+        }
         if !self.cost.is_empty() {
             let (crops, lesions) = (self.cost[0].crops, self.cost[0].lesions);
             out += &format!(

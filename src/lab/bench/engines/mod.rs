@@ -59,10 +59,14 @@ pub struct Row {
     pub batch_ms: Vec<f64>,
     /// Slots a second over the series.
     pub slots_a_second: Option<f64>,
+    /// Processor time a slot over the series, milliseconds on all cores together: what a busy machine does to it is little.
+    pub cpu_ms: Option<f64>,
     /// Peak resident memory, MiB.
     pub peak_mib: Option<f64>,
     /// onnxruntime f32's series time over this engine's: 1 is as fast, less is slower.
     pub of_peer: Option<f64>,
+    /// The same of processor time.
+    pub of_peer_cpu: Option<f64>,
 }
 
 /// The whole.
@@ -89,16 +93,16 @@ pub fn run(request: &Request) -> Result<(), Failure> {
     let mut contestants = contestants(request, &bundle, &folder.0, size)?;
     for round in 0..request.rounds.max(1) {
         eprintln!("round {} of {}", round + 1, request.rounds.max(1));
-        for question in BATCHES.map(|n| format!("batch {n}")).into_iter().chain([format!("series {}", request.slots)]) {
-            for c in &mut contestants {
-                c.ask(&question);
-            }
+        for question in BATCHES.map(|n| format!("batch {n}")) {
+            contestants.iter_mut().for_each(|c| c.ask(&question));
         }
+        contestants.iter_mut().for_each(|c| c.ask_with_cpu(&format!("series {}", request.slots)));
     }
     let mut rows: Vec<Row> = contestants.iter_mut().map(|c| row(c, request.slots)).collect();
-    let peer = rows.iter().find(|r| r.engine == peer::ONNXRUNTIME).and_then(|r| r.slots_a_second);
+    let peer = rows.iter().find(|r| r.engine == peer::ONNXRUNTIME).cloned();
     for r in &mut rows {
-        r.of_peer = r.slots_a_second.zip(peer).map(|(own, peer)| own / peer);
+        r.of_peer = r.slots_a_second.zip(peer.as_ref().and_then(|p| p.slots_a_second)).map(|(own, peer)| own / peer);
+        r.of_peer_cpu = r.cpu_ms.zip(peer.as_ref().and_then(|p| p.cpu_ms)).map(|(own, peer)| peer / own);
     }
     let report = Report {
         machine: here,
@@ -189,7 +193,9 @@ fn row(c: &mut Contestant, slots: usize) -> Row {
         absent: c.absent_because(),
         batch_ms: if here { BATCHES.iter().map(ms).collect() } else { Vec::new() },
         slots_a_second: here.then(|| slots as f64 / median(c.answers(&format!("series {slots}")))),
+        cpu_ms: here.then(|| median(c.answers("cpu")) * 1000.0 / slots as f64),
         peak_mib,
         of_peer: None,
+        of_peer_cpu: None,
     }
 }

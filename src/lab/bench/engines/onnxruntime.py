@@ -77,5 +77,7 @@ for line in sys.stdin:
                 way(8)
             best = min(ways, key=lambda way: timed(way, 32))
         print(timed(best, n), flush=True)
+    elif what == "cpu":
+        print(time.process_time(), flush=True)
     else:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)

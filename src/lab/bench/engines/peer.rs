@@ -96,6 +96,15 @@ impl Contestant {
         }
     }
 
+    /// As [`Contestant::ask`], and keeps the processor time that the answer took under `cpu`.
+    pub fn ask_with_cpu(&mut self, question: &str) {
+        let before = self.once("cpu");
+        self.ask(question);
+        if let Some((before, after)) = before.zip(self.once("cpu")) {
+            self.answers.entry("cpu".into()).or_default().push(after - before);
+        }
+    }
+
     /// Asks for one number; who gives none is out.
     pub fn once(&mut self, question: &str) -> Option<f64> {
         self.state.as_ref().ok()?;

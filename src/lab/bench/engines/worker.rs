@@ -70,6 +70,10 @@ pub fn run(request: &Request) -> Result<(), Failure> {
         match what {
             "batch" => crew.batch(n).map_err(failed)?,
             "series" => crew.series(n).map_err(failed)?,
+            "cpu" => {
+                say(machine::cpu_seconds().map_or_else(|| "unknown".into(), |s| s.to_string()))?;
+                continue;
+            }
             _ => {
                 say(machine::peak_mib().map_or_else(|| "unknown".into(), |mib| mib.to_string()))?;
                 continue;
