@@ -174,7 +174,7 @@ fn help_texts_are_their_golden_files() {
     let (watch, lab) = (env!("CARGO_BIN_EXE_lesionwatch"), env!("CARGO_BIN_EXE_lesionlab"));
     for (binary, program, verbs) in [
         (watch, "lesionwatch", &["run", "demo", "scan", "dashboard", "check", "conformance"][..]),
-        (lab, "lesionlab", &["mine", "dataset", "synthesize", "train", "evaluate", "export"][..]),
+        (lab, "lesionlab", &["mine", "dataset", "synthesize", "train", "evaluate", "export", "quantize", "bench"][..]),
     ] {
         for verb in [None].into_iter().chain(verbs.iter().map(Some)) {
             let output = Command::new(binary).args(verb).arg("--help").env("COLUMNS", "110").output().unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use lesionwatch::detect::bundle::{self, Bundle};
+use lesionwatch::detect::network::NetworkSpec;
 use lesionwatch::detect::{select, tiny};
 use serde_json::Value;
 
@@ -77,6 +78,7 @@ fn engines_are_measured_and_what_is_missing_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (at, out) = (folder.path().join("bundle"), folder.path().join("bench.json"));
     tiny::write(&at).unwrap();
+    Bundle::quantize(&at, &tiny::ranges(&NetworkSpec::tiny()), false).unwrap();
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let asked = ["bench", "engines", "--series", SAMPLE, "--model", &text(&at), "--rounds", "1", "--slots", "9", "--json", &text(&out)];
     let done = lesionlab(&asked);

@@ -305,11 +305,13 @@ fn time(bundle: &Bundle, engine: Box<dyn Engine>, best: Option<Duration>) -> Res
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::detect::network::NetworkSpec;
     use crate::detect::{bundle, tiny};
 
     fn tiny_bundle() -> (tempfile::TempDir, Bundle) {
         let folder = tempfile::tempdir().unwrap();
         tiny::write(folder.path()).unwrap();
+        Bundle::quantize(folder.path(), &tiny::ranges(&NetworkSpec::tiny()), false).unwrap();
         let bundle = Bundle::open(folder.path()).unwrap();
         (folder, bundle)
     }

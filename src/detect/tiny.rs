@@ -23,7 +23,6 @@ pub fn write(folder: &Path) -> Result<(), BundleError> {
     let internal = |e: &dyn std::fmt::Display| BundleError::Content { file: "tiny".into(), reason: e.to_string() };
     let mut weights = TrainNet::new(&spec, &Device::Cpu, 5).and_then(|net| net.fold()).map_err(|e| internal(&e))?;
     mark_dense(&mut weights);
-    let quantization = Some(ranges(&spec));
     let mut engine = CandleEngine::new(&spec, &weights).map_err(|e| internal(&e))?;
     let description = Description {
         name: "tiny-not-a-detector".into(),
@@ -42,14 +41,16 @@ pub fn write(folder: &Path) -> Result<(), BundleError> {
             measured_on: "nothing".into(),
         }],
         calibration: vec![[0.0, 0.0], [1.0, 1.0]],
-        quantization,
+        quantization: None,
         files: Default::default(),
     };
     Bundle::write(folder, description, &weights, "# tiny\n\nFor tests. Detects nothing of medical meaning.\n", &mut engine)
 }
 
-/// Every map of this network is a mean of windows: it ends at 1.
-fn ranges(spec: &NetworkSpec) -> Quantization {
+/// Ranges for int8 engines: every map of this network is a mean of windows and ends at 1. [`write`] leaves them out, so that tests of the whole appliance
+/// run in f32 wherever they run.
+#[must_use]
+pub fn ranges(spec: &NetworkSpec) -> Quantization {
     let graphs = [spec.encoder(), spec.heads()];
     let names = graphs.iter().flat_map(|g| (0..g.nodes.len()).filter_map(|i| map_name(g, i)).collect::<Vec<_>>());
     Quantization {

@@ -15,6 +15,8 @@ use crate::lesion::score::calibrate;
 const AT_FIVE: usize = 4;
 /// Sensitivity that int8 may lose there, in points.
 pub const MOST_LOSS: f64 = 0.5;
+/// Share of the boxes that f32 reports at the default operating point which int8 has to report too, %: the operating point was measured with f32's scores.
+pub const LEAST_FLAGGED_PERCENT: f64 = 90.0;
 /// Boxes that overlap so much are the same box.
 pub const SAME_BOX: f64 = 0.9;
 /// Seeds of the crops, those of `export`: one slot, full context.
@@ -42,6 +44,12 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// Whether an engine that costs this may stand in for f32.
+    #[must_use]
+    pub fn is_bearable(&self) -> bool {
+        self.lost() <= MOST_LOSS && self.flagged_too_percent >= LEAST_FLAGGED_PERCENT
+    }
+
     /// The mean loss over both kinds of crops, points.
     #[must_use]
     pub fn lost(&self) -> f64 {

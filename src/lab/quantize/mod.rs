@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use self::accuracy::{Cost, MOST_LOSS};
+use self::accuracy::{Cost, LEAST_FLAGGED_PERCENT, MOST_LOSS};
 use self::observe::{Arithmetic, beside, maps, slot_map};
 use self::ranges::{Histogram, Histograms, Method};
 use self::table::{Errors, Row};
@@ -27,7 +27,7 @@ use crate::error::{Class, Failure};
 
 /// A layer whose own error is larger stays f32: relative RMS of its output when nothing else is quantized, %.
 const MOST_ALONE_PERCENT: f64 = 4.0;
-/// Layers moved to f32 one by one, the worst first, until the loss is within [`MOST_LOSS`].
+/// Layers moved to f32 one by one, the worst first, until the cost is bearable ([`Cost::is_bearable`]).
 const MOST_MOVED: usize = 6;
 /// Windows on which each layer's error is measured: every map of three nets is held for each.
 const TABLE_WINDOWS: usize = 4;
@@ -96,7 +96,7 @@ pub(crate) fn internal(e: impl std::fmt::Display) -> Failure {
 /// Measures, writes, reports. `validation` paints lesions into the series kept for validation; `series` is that series as it is.
 ///
 /// # Errors
-/// A bundle or a series that cannot be used; I/O; an engine's failure; a loss over the limit with every layer tried.
+/// A bundle or a series that cannot be used; I/O; an engine's failure; a cost that stays unbearable, with what it is.
 pub fn run(request: &Request, validation: Option<(&Sampler, &SeriesSlots)>) -> Result<Report, Failure> {
     let bundle = Bundle::open(&request.bundle).map_err(|e| Failure::new(Class::Data, e.to_string()))?;
     let context = bundle.description.network.context;
@@ -143,18 +143,21 @@ pub fn run(request: &Request, validation: Option<(&Sampler, &SeriesSlots)>) -> R
             with.description.quantization = Some(q.clone());
             with.int8_onnx = None;
             let int8 = accuracy::cost("tract int8".into(), request.crops, &reference, &said(&with, "tract-int8")?, score);
-            if int8.lost() <= MOST_LOSS {
+            if int8.is_bearable() {
                 cost.push(int8);
                 break;
             }
-            let next = worst.next().filter(|_| moved < MOST_MOVED).ok_or_else(|| {
-                Failure::new(
-                    Class::Data,
-                    format!("int8 loses {:.1} points with {} layers in f32, {MOST_LOSS} are allowed", int8.lost(), q.keep_f32.len()),
-                )
+            let found = format!(
+                "int8 loses {:.1} points ({MOST_LOSS} allowed) and reports {:.0} % of the boxes that f32 reports ({LEAST_FLAGGED_PERCENT:.0} % needed)",
+                int8.lost(),
+                int8.flagged_too_percent
+            );
+            let next = worst.next().filter(|_| moved < MOST_MOVED);
+            let next = next.ok_or_else(|| {
+                Failure::new(Class::Data, format!("{found} with {} layers in f32; nothing was written", q.keep_f32.len()))
             })?;
-            eprintln!("int8 loses {:.1} points: {} stays f32", int8.lost(), next.0);
-            measured.insert(next.0.clone(), format!("f32: int8 lost {:.1} points before", int8.lost()));
+            eprintln!("{found}: {} stays f32", next.0);
+            measured.insert(next.0.clone(), format!("f32: before, {found}"));
             q.keep_f32.push(next.0);
         }
     }
