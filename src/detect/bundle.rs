@@ -44,8 +44,9 @@ pub const INT8_TOLERANCE: f32 = 0.2;
 /// Likewise of an engine whose weights are Q8_0.
 pub const Q8_0_TOLERANCE: f32 = 0.1;
 
-/// Weights in Q8_0 differ by this share of a layer's root mean square from the master's at most (measured: 0.6 % and less).
-const MOST_Q8_LOSS: f32 = 0.02;
+/// Weights in Q8_0 differ by this share of a layer's root mean square from the master's at most: half of a 127th of the largest weight of a block at each
+/// of its 32, where the others are next to nothing, is √32 / 254 = 2.2 %.
+const MOST_Q8_LOSS: f32 = 0.025;
 
 /// What the self-test allows an engine that computes in `quantization` to differ by, as a share of the largest magnitude of a map.
 #[must_use]
