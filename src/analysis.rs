@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use crate::detect::bundle::{Bundle, F32_TOLERANCE};
+use crate::detect::bundle::{Bundle, tolerance};
 use crate::detect::standby::Standby;
 use crate::detect::{Candidate, Engine, EngineError, Features, heads, nms};
 use crate::lesion::link::{Track, link};
@@ -255,7 +255,8 @@ impl Analyst {
         }
         for engine in &crew.engines {
             let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
-            let tested = catch_unwind(AssertUnwindSafe(|| self.bundle.self_test(engine.as_mut(), F32_TOLERANCE)));
+            let allowed = tolerance(engine.quantization());
+            let tested = catch_unwind(AssertUnwindSafe(|| self.bundle.self_test(engine.as_mut(), allowed)));
             let reason = match tested {
                 Ok(Ok(())) => continue,
                 Ok(Err(e)) => e.to_string(),

@@ -62,9 +62,9 @@ pub fn run(config: &Config) -> Result<(), Failure> {
                     for trial in &choice.trials {
                         let text = match &trial.outcome {
                             Ok(took) => {
-                                format!("{:<12} self-test passed, {:.0} ms a slot on one engine", trial.engine, took.as_secs_f64() * 1000.0)
+                                format!("{:<16} self-test passed, {:.0} ms a slot on one engine", trial.engine, took.as_secs_f64() * 1000.0)
                             }
-                            Err(reason) => format!("{:<12} {reason}", trial.engine),
+                            Err(reason) => format!("{:<16} {reason}", trial.engine),
                         };
                         line("engine", Ok(text));
                     }

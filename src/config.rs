@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use self::dicom::{Dicom, RawDicom, check_dicom};
+use crate::detect::select;
 use crate::error::{Class, Failure};
 
 /// The file as written.
@@ -124,7 +125,7 @@ pub struct State {
 /// `[engine]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
-    /// `auto`, `tract`, `candle-cpu` or `candle-cuda`.
+    /// One of [`select::NAMES`].
     pub prefer: String,
     /// Engines run in parallel, one a core; `None` is one a core.
     pub threads: Option<usize>,
@@ -240,8 +241,8 @@ fn check(raw: RawConfig) -> Result<Config, String> {
         )?),
     };
     let prefer = raw.engine.prefer.unwrap_or_else(|| "auto".into());
-    if !["auto", "tract", "candle-cpu", "candle-cuda"].contains(&prefer.as_str()) {
-        return Err(format!("engine.prefer is \"{prefer}\": write \"auto\", \"tract\", \"candle-cpu\" or \"candle-cuda\""));
+    if !select::NAMES.contains(&prefer.as_str()) {
+        return Err(format!("engine.prefer is \"{prefer}\": write one of \"{}\"", select::NAMES.join("\", \"")));
     }
     let min_score = raw.alert.min_score;
     if min_score.is_some_and(|s| !(0.0..=1.0).contains(&s)) {

@@ -41,8 +41,8 @@ pub struct ScanArgs {
     /// Write a key image with box and axes for every lesion
     #[arg(long, value_name = "DIR")]
     pub png: Option<PathBuf>,
-    /// Which engine: auto, tract, candle-cpu or candle-cuda
-    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = ["auto", "tract", "candle-cpu", "candle-cuda"])]
+    /// Which engine; a name alone computes in f32, auto takes what passes the self-test and is fastest here
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = select::NAMES)]
     pub engine: String,
     /// Model bundle (folder or .tar) instead of the built-in one
     #[arg(long, value_name = "BUNDLE")]

@@ -175,10 +175,28 @@ fn help_texts_are_their_golden_files() {
     let (watch, lab) = (env!("CARGO_BIN_EXE_lesionwatch"), env!("CARGO_BIN_EXE_lesionlab"));
     for (binary, program, verbs) in [
         (watch, "lesionwatch", &["run", "demo", "scan", "dashboard", "check", "conformance"][..]),
-        (lab, "lesionlab", &["mine", "dataset", "synthesize", "train", "evaluate", "export", "bench", "bench conv", "bench train", "bench receive"][..]),
+        (
+            lab,
+            "lesionlab",
+            &[
+                "mine",
+                "dataset",
+                "synthesize",
+                "train",
+                "evaluate",
+                "export",
+                "quantize",
+                "bench",
+                "bench receive",
+                "bench engines",
+                "bench conv",
+                "bench train",
+            ][..],
+        ),
     ] {
         for verb in [None].into_iter().chain(verbs.iter().map(Some)) {
-            let output = Command::new(binary).args(verb.iter().flat_map(|v| v.split(' '))).arg("--help").env("COLUMNS", "110").output().unwrap();
+            let output =
+                Command::new(binary).args(verb.iter().flat_map(|v| v.split(' '))).arg("--help").env("COLUMNS", "110").output().unwrap();
             assert!(output.status.success());
             let name = verb.map_or_else(|| program.to_owned(), |v| format!("{program}-{}", v.replace(' ', "-")));
             pinned(&format!("help/{name}.txt"), &String::from_utf8(output.stdout).unwrap());

@@ -18,6 +18,7 @@ use crate::alert::document::{Ack, Action, Event, ResultDocument};
 use crate::alert::mqtt::{Happened, Link, LinkOptions};
 use crate::appliance::Appliance;
 use crate::config::Config;
+use crate::detect::select;
 use crate::error::{Class, Failure};
 
 /// The sample CT, packed by the build script. See `sample/ATTRIBUTION.md`.
@@ -61,8 +62,8 @@ pub struct DemoArgs {
     /// Model bundle (folder or .tar) instead of the built-in one
     #[arg(long, value_name = "BUNDLE")]
     pub model: Option<PathBuf>,
-    /// Which engine: auto, tract, candle-cpu or candle-cuda
-    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = ["auto", "tract", "candle-cpu", "candle-cuda"])]
+    /// Which engine; a name alone computes in f32, auto takes what passes the self-test and is fastest here
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = select::NAMES)]
     pub engine: String,
     /// Send only the N slices in the middle of the sample, for machines that take minutes over all of it
     #[arg(long, value_name = "N")]

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::network::{Graph, HEAD_CHANNELS, NetworkSpec, STRIDES};
+use super::quantization::Quantization;
 use super::weights::{FoldedWeights, Layer};
-use super::{Engine, Map, SlotInput, onnx};
+use super::{Engine, Map, SlotInput, gguf, onnx, onnx_int8};
 
 /// The description's file name.
 pub const DESCRIPTION: &str = "bundle.toml";
@@ -22,6 +23,12 @@ pub const WEIGHTS: &str = "weights.safetensors";
 pub const ENCODER: &str = "encoder.onnx";
 /// Heads for tract.
 pub const HEADS: &str = "heads.onnx";
+/// Weights in Q8_0; where a bundle has none they are made of the master when it is opened.
+pub const GGUF: &str = "detector.q8_0.gguf";
+/// Encoder with int8 convolutions for tract; where a bundle has none it is made of the master and the ranges in its description.
+pub const ENCODER_INT8: &str = "encoder.int8.onnx";
+/// Heads with int8 convolutions for tract, as [`ENCODER_INT8`].
+pub const HEADS_INT8: &str = "heads.int8.onnx";
 /// Stored input and expected maps.
 pub const SELF_TEST: &str = "self_test.safetensors";
 /// What a reader needs to distrust it properly.
@@ -32,6 +39,24 @@ const MOST_BYTES: u64 = 256 << 20;
 const TEST_SIZE: (usize, usize) = (64, 96);
 /// An f32 engine's raw outputs may differ by this share of their largest magnitude (order of summation).
 pub const F32_TOLERANCE: f32 = 1e-3;
+/// Likewise of an int8 engine.
+pub const INT8_TOLERANCE: f32 = 0.2;
+/// Likewise of an engine whose weights are Q8_0.
+pub const Q8_0_TOLERANCE: f32 = 0.1;
+
+/// Weights in Q8_0 differ by this share of a layer's root mean square from the master's at most: half of a 127th of the largest weight of a block at each
+/// of its 32, where the others are next to nothing, is √32 / 254 = 2.2 %.
+const MOST_Q8_LOSS: f32 = 0.025;
+
+/// What the self-test allows an engine that computes in `quantization` to differ by, as a share of the largest magnitude of a map.
+#[must_use]
+pub fn tolerance(quantization: &str) -> f32 {
+    match quantization {
+        "int8" => INT8_TOLERANCE,
+        "q8_0" => Q8_0_TOLERANCE,
+        _ => F32_TOLERANCE,
+    }
+}
 
 /// Why a bundle is refused.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +125,9 @@ pub struct Description {
     pub operating_points: Vec<OperatingPoint>,
     /// Raw → calibrated score, rising, piecewise linear between these knots.
     pub calibration: Vec<[f32; 2]>,
+    /// What int8 engines need besides the weights; without it they cannot start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
     /// SHA-256 of every other file.
     pub files: BTreeMap<String, String>,
 }
@@ -145,6 +173,10 @@ pub struct Bundle {
     pub encoder_onnx: Vec<u8>,
     /// ONNX of the heads.
     pub heads_onnx: Vec<u8>,
+    /// Weights of the bundle's GGUF, where it has one.
+    pub gguf_weights: Option<FoldedWeights>,
+    /// The bundle's int8 graphs, encoder and heads, where it has them.
+    pub int8_onnx: Option<(Vec<u8>, Vec<u8>)>,
     test: SelfTest,
 }
 
@@ -156,7 +188,9 @@ struct SelfTest {
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-fn hex(bytes: &[u8]) -> String {
+/// SHA-256 in hex, as `bundle.toml` lists files.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
@@ -214,7 +248,7 @@ impl Bundle {
         let text = std::str::from_utf8(get(DESCRIPTION)?).map_err(|e| content(DESCRIPTION, e))?;
         let description: Description = toml::from_str(text).map_err(|e| content(DESCRIPTION, e.message()))?;
         for (name, expected) in &description.files {
-            let found = hex(get(name)?);
+            let found = sha256(get(name)?);
             if found != *expected {
                 return Err(BundleError::Hash { file: name.clone(), found, expected: expected.clone() });
             }
@@ -228,14 +262,79 @@ impl Bundle {
         let weights = read_weights(get(WEIGHTS)?)?;
         weights.check(&description.network).map_err(|reason| content(WEIGHTS, reason))?;
         let test = SelfTest::read(get(SELF_TEST)?, &description.network)?;
+        let listed = |name: &str| description.files.contains_key(name).then(|| get(name)).transpose();
+        let gguf_weights = listed(GGUF)?.map(|bytes| gguf::read(bytes, &description.network)).transpose().map_err(|r| content(GGUF, r))?;
+        if let Some(other) = &gguf_weights {
+            other.near(&weights, MOST_Q8_LOSS).map_err(|reason| content(GGUF, reason))?;
+        }
+        let int8_onnx = match (listed(ENCODER_INT8)?, listed(HEADS_INT8)?) {
+            (Some(encoder), Some(heads)) => Some((encoder.clone(), heads.clone())),
+            (None, None) => None,
+            _ => return Err(content(DESCRIPTION, format!("{ENCODER_INT8} and {HEADS_INT8} go together, one is not listed under [files]"))),
+        };
         Ok(Self {
-            weights_sha256: hex(get(WEIGHTS)?),
+            weights_sha256: sha256(get(WEIGHTS)?),
             encoder_onnx: get(ENCODER)?.clone(),
             heads_onnx: get(HEADS)?.clone(),
+            gguf_weights,
+            int8_onnx,
             description,
             weights,
             test,
         })
+    }
+
+    /// Weights for an engine that computes in Q8_0: the GGUF's, or the master's.
+    #[must_use]
+    pub fn q8_0_weights(&self) -> &FoldedWeights {
+        self.gguf_weights.as_ref().unwrap_or(&self.weights)
+    }
+
+    /// ONNX of encoder and heads with int8 convolutions: the bundle's own, or made of master and ranges.
+    ///
+    /// # Errors
+    /// A sentence where there are no ranges.
+    pub fn int8_graphs(&self) -> Result<(Vec<u8>, Vec<u8>), String> {
+        if let Some((encoder, heads)) = &self.int8_onnx {
+            return Ok((encoder.clone(), heads.clone()));
+        }
+        let ranges = self.description.quantization.as_ref();
+        let ranges = ranges.ok_or_else(|| format!("{DESCRIPTION} has no [quantization]; `lesionlab quantize` measures it"))?;
+        let spec = &self.description.network;
+        let encoder = onnx_int8::write(ENCODER_INT8, &spec.encoder(), &self.weights, ranges)?;
+        Ok((encoder, onnx_int8::write(HEADS_INT8, &spec.heads(), &self.weights, ranges)?))
+    }
+
+    /// Puts ranges into the description of the bundle in `folder`, and with `files` the quantized weights and graphs beside it.
+    ///
+    /// # Errors
+    /// A folder that holds no bundle; ranges that do not fit it; I/O.
+    pub fn quantize(folder: &Path, quantization: &Quantization, files: bool) -> Result<(), BundleError> {
+        let mut bundle = Self::open(folder)?;
+        quantization.check(&bundle.description.network).map_err(|reason| content(DESCRIPTION, reason))?;
+        bundle.description.quantization = Some(quantization.clone());
+        bundle.int8_onnx = None;
+        let mut written = Files::new();
+        if files {
+            written.insert(GGUF.into(), gguf::write(&bundle.description.network, &bundle.weights).map_err(|r| content(GGUF, r))?);
+            let (encoder, heads) = bundle.int8_graphs().map_err(|r| content(ENCODER_INT8, r))?;
+            written.extend([(ENCODER_INT8.to_owned(), encoder), (HEADS_INT8.to_owned(), heads)]);
+        }
+        for name in [GGUF, ENCODER_INT8, HEADS_INT8] {
+            // Older ones were made with other ranges.
+            bundle.description.files.remove(name);
+        }
+        bundle.description.files.extend(written.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))));
+        let text = toml::to_string(&bundle.description).map_err(|e| content(DESCRIPTION, e))?;
+        written.insert(DESCRIPTION.into(), text.into_bytes());
+        let fault = |file: &Path, e: std::io::Error| BundleError::File { file: file.display().to_string(), reason: e.to_string() };
+        for (name, bytes) in &written {
+            // Whole or not at all: written beside, then renamed.
+            let beside = folder.join(format!("{name}.new"));
+            fs::write(&beside, bytes).map_err(|e| fault(&beside, e))?;
+            fs::rename(&beside, folder.join(name)).map_err(|e| fault(&folder.join(name), e))?;
+        }
+        Ok(())
     }
 
     /// Writes a bundle folder; `description.files` is filled in. `reference` computes the self-test's expected maps.
@@ -257,7 +356,7 @@ impl Bundle {
         files.insert(HEADS.into(), graph(HEADS, &description.network.heads())?);
         files.insert(SELF_TEST.into(), SelfTest::make(description.network.context, reference)?);
         files.insert(CARD.into(), card.as_bytes().to_vec());
-        description.files = files.iter().map(|(name, bytes)| (name.clone(), hex(bytes))).collect();
+        description.files = files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect();
         let text = toml::to_string(&description).map_err(|e| content(DESCRIPTION, e))?;
         files.insert(DESCRIPTION.into(), text.into_bytes());
         let fault = |file: &Path, e: std::io::Error| BundleError::File { file: file.display().to_string(), reason: e.to_string() };
@@ -273,20 +372,27 @@ impl Bundle {
     /// # Errors
     /// [`BundleError::SelfTest`] with the level and the difference.
     pub fn self_test(&self, engine: &mut dyn Engine, tolerance: f32) -> Result<(), BundleError> {
-        let got = run(engine, &self.test.slots).map_err(|reason| content(SELF_TEST, reason))?;
-        for (level, (got, expected)) in got.iter().zip(&self.test.expected).enumerate() {
-            let largest = expected.data.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-            let worst = got
-                .data
-                .iter()
-                .zip(&expected.data)
-                .map(|(a, b)| (a - b).abs() / largest)
-                .fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) });
-            if got.data.len() != expected.data.len() || worst > tolerance {
-                return Err(BundleError::SelfTest { engine: engine.name().into(), level, difference: worst, tolerance });
-            }
+        let differences = self.differences(engine)?;
+        match differences.into_iter().enumerate().find(|(_, d)| *d > tolerance) {
+            Some((level, difference)) => Err(BundleError::SelfTest { engine: engine.name().into(), level, difference, tolerance }),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What the self-test finds, level by level: the largest difference from what is expected as a share of the largest magnitude; infinite where the
+    /// engine makes something that is not finite, or too little.
+    ///
+    /// # Errors
+    /// [`BundleError::Content`] where the engine fails.
+    pub fn differences(&self, engine: &mut dyn Engine) -> Result<Vec<f32>, BundleError> {
+        let got = run(engine, &self.test.slots).map_err(|reason| content(SELF_TEST, reason))?;
+        let of = |(level, expected): (usize, &Map)| {
+            let largest = expected.data.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+            let Some(got) = got.get(level).filter(|g| g.data.len() == expected.data.len()) else { return f32::INFINITY };
+            let worst = got.data.iter().zip(&expected.data).map(|(a, b)| (a - b).abs() / largest);
+            worst.fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
+        };
+        Ok(self.test.expected.iter().enumerate().map(of).collect())
     }
 
     /// The default operating point.
@@ -317,7 +423,7 @@ impl Description {
         if self.calibration.is_empty() || !rising || self.calibration.iter().flatten().any(|v| !(0.0..=1.0).contains(v)) {
             return Err("calibration needs knots between 0 and 1 that rise".into());
         }
-        Ok(())
+        self.quantization.as_ref().map_or(Ok(()), |q| q.check(&self.network))
     }
 }
 

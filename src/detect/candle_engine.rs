@@ -1,12 +1,14 @@
-//! The network on candle: folded weights, channels-last maps, the im2col convolution.
+//! The network on candle: folded weights, channels-last maps, the im2col convolution; in f32, or with weights in Q8_0 where a layer suits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor};
 
-use super::network::{Graph, NetworkSpec, Op};
-use super::ops::{conv_bias, upsample};
+use super::conv::Shape;
+use super::network::{Conv, Graph, NetworkSpec, Op};
+use super::ops::{conv_bias, upsample, with_slice};
+use super::q8_0::{self, Q8Layer};
 use super::weights::FoldedWeights;
 use super::{Engine, EngineError, Features, Map, SlotInput};
 
@@ -17,9 +19,18 @@ struct Network {
     context: usize,
     encoder: Graph,
     heads: Graph,
-    /// Weights `[k, k, in, out]` and bias by layer name.
-    layers: HashMap<String, (Tensor, Tensor)>,
+    /// By layer name.
+    layers: HashMap<String, Weights>,
+    quantization: &'static str,
     device: Device,
+}
+
+/// Weights of one convolution.
+enum Weights {
+    /// `[k, k, in, out]` and bias.
+    F32(Tensor, Tensor),
+    /// Blocks and bias.
+    Q8(Q8Layer),
 }
 
 /// candle on the CPU.
@@ -32,18 +43,41 @@ impl CandleEngine {
     /// # Errors
     /// [`EngineError::Unavailable`] where weights do not fit the spec.
     pub fn new(spec: &NetworkSpec, weights: &FoldedWeights) -> std::result::Result<Self, EngineError> {
+        Self::with(spec, weights, "f32")
+    }
+
+    /// As [`CandleEngine::new`], with weights and maps in Q8_0 where [`q8_0::suits`] says so.
+    ///
+    /// # Errors
+    /// As [`CandleEngine::new`].
+    pub fn quantized(spec: &NetworkSpec, weights: &FoldedWeights) -> std::result::Result<Self, EngineError> {
+        Self::with(spec, weights, "q8_0")
+    }
+
+    fn with(spec: &NetworkSpec, weights: &FoldedWeights, quantization: &'static str) -> std::result::Result<Self, EngineError> {
         let device = Device::Cpu;
         let (encoder, heads) = (spec.encoder(), spec.heads());
         let mut layers = HashMap::new();
         for c in [&encoder, &heads].into_iter().flat_map(Graph::convs) {
             let layer = weights.layer(c).map_err(|reason| EngineError::Unavailable { engine: NAME, reason })?;
+            if quantization == "q8_0" && q8_0::suits(c) {
+                layers.insert(c.name.clone(), Weights::Q8(Q8Layer::new(c, layer)));
+                continue;
+            }
             let shape = (c.kernel, c.kernel, c.inputs, c.outputs);
             let tensors = Tensor::from_slice(&layer.weights, shape, &device)
-                .and_then(|w| Ok((w, Tensor::from_slice(&layer.bias, c.outputs, &device)?)));
+                .and_then(|w| Ok(Weights::F32(w, Tensor::from_slice(&layer.bias, c.outputs, &device)?)));
             layers.insert(c.name.clone(), tensors.map_err(|e| EngineError::Unavailable { engine: NAME, reason: e.to_string() })?);
         }
-        Ok(Self(Arc::new(Network { context: spec.context, encoder, heads, layers, device })))
+        Ok(Self(Arc::new(Network { context: spec.context, encoder, heads, layers, quantization, device })))
     }
+}
+
+fn conv_q8(x: &Tensor, layer: &Q8Layer, c: &Conv) -> Result<Tensor> {
+    let (batch, height, width, inputs) = x.dims4()?;
+    let shape = Shape { batch, height, width, inputs, outputs: c.outputs, kernel: c.kernel, stride: c.stride };
+    let y = with_slice(&x.contiguous()?, |x| Ok(layer.forward(shape, x)))?;
+    Tensor::from_vec(y, (batch, shape.out_height(), shape.out_width(), c.outputs), x.device())
 }
 
 impl Network {
@@ -54,7 +88,8 @@ impl Network {
             values.push(match &node.op {
                 Op::Input => inputs.next().ok_or_else(|| candle_core::Error::Msg("too few inputs".into()))?,
                 Op::Conv(c, x) => match self.layers.get(&c.name) {
-                    Some((weights, bias)) => conv_bias(&values[*x], weights, bias, c.stride, c.norm_relu)?,
+                    Some(Weights::F32(weights, bias)) => conv_bias(&values[*x], weights, bias, c.stride, c.norm_relu)?,
+                    Some(Weights::Q8(layer)) => conv_q8(&values[*x], layer, c)?,
                     None => candle_core::bail!("layer {} is missing", c.name),
                 },
                 Op::Add(a, b) => (&values[*a] + &values[*b])?,
@@ -100,7 +135,7 @@ impl Engine for CandleEngine {
     }
 
     fn quantization(&self) -> &'static str {
-        "f32"
+        self.0.quantization
     }
 
     fn context(&self) -> usize {

@@ -5,13 +5,17 @@ pub use crate::volume::SlotInput;
 pub mod bundle;
 pub mod candle_engine;
 pub mod conv;
+pub mod gguf;
 pub mod guard;
 pub mod heads;
 pub mod matmul;
 pub mod network;
 pub mod nms;
 pub mod onnx;
+pub mod onnx_int8;
 pub mod ops;
+pub mod q8_0;
+pub mod quantization;
 pub mod select;
 pub mod standby;
 pub mod tiny;
@@ -88,7 +92,7 @@ pub enum EngineError {
 pub trait Engine: Send {
     /// `tract`, `candle-cpu` or `candle-cuda`.
     fn name(&self) -> &'static str;
-    /// Numeric format of the weights: `f32`, `int8`, …
+    /// Numeric format of the weights: `f32`, `q8_0`, `int8`, …
     fn quantization(&self) -> &'static str;
     /// Number of neighbouring slots that [`Engine::heads`] takes (odd; the slot itself in the middle).
     fn context(&self) -> usize;

@@ -42,36 +42,34 @@ pub fn write(name: &str, graph: &Graph, weights: &FoldedWeights) -> Result<Vec<u
             }
             Op::Add(a, b) => nodes.push(operator("Add", &[&value(*a), &value(*b)], &value(i), Vec::new())),
             Op::Concat(a, b) => nodes.push(operator("Concat", &[&value(*a), &value(*b)], &value(i), vec![int("axis", 1)])),
-            Op::Upsample(x) => nodes.push(operator(
-                "Resize",
-                &[&value(*x), "", "scales"],
-                &value(i),
-                vec![text("mode", "nearest"), text("coordinate_transformation_mode", "asymmetric"), text("nearest_mode", "floor")],
-            )),
+            Op::Upsample(x) => nodes.push(upsample(&value(*x), &value(i))),
         }
     }
     let outputs = graph.outputs.iter().map(|o| map_info(&value(*o), graph.nodes[*o].channels, 0)).collect();
-    let graph = GraphProto {
-        name: name.to_owned(),
-        node: nodes,
-        initializer: initializers,
-        input: inputs,
-        output: outputs,
-        ..GraphProto::default()
-    };
+    Ok(model(name, nodes, initializers, inputs, outputs))
+}
+
+/// The file's bytes.
+pub(super) fn model(
+    name: &str,
+    node: Vec<NodeProto>,
+    initializer: Vec<TensorProto>,
+    input: Vec<ValueInfoProto>,
+    output: Vec<ValueInfoProto>,
+) -> Vec<u8> {
     let model = ModelProto {
         ir_version: IR_VERSION,
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
         producer_name: "lesionlab".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
-        graph: Some(graph),
+        graph: Some(GraphProto { name: name.to_owned(), node, initializer, input, output, ..GraphProto::default() }),
         ..ModelProto::default()
     };
-    Ok(model.encode_to_vec())
+    model.encode_to_vec()
 }
 
 /// `[k, k, in, out]` → `[out, in, k, k]`.
-fn channel_first(c: &Conv, weights: &[f32]) -> Vec<f32> {
+pub(super) fn channel_first<T: Copy>(c: &Conv, weights: &[T]) -> Vec<T> {
     let mut out = Vec::with_capacity(weights.len());
     for o in 0..c.outputs {
         for i in 0..c.inputs {
@@ -81,13 +79,22 @@ fn channel_first(c: &Conv, weights: &[f32]) -> Vec<f32> {
     out
 }
 
-fn conv(c: &Conv, input: &str, output: &str) -> NodeProto {
-    let (k, p, s) = (c.kernel as i64, (c.kernel / 2) as i64, c.stride as i64);
-    let attributes = vec![ints("kernel_shape", &[k, k]), ints("pads", &[p; 4]), ints("strides", &[s, s])];
-    operator("Conv", &[input, &format!("{}.w", c.name), &format!("{}.b", c.name)], output, attributes)
+pub(super) fn conv(c: &Conv, input: &str, output: &str) -> NodeProto {
+    operator("Conv", &[input, &format!("{}.w", c.name), &format!("{}.b", c.name)], output, conv_attributes(c))
 }
 
-fn operator(kind: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+pub(super) fn conv_attributes(c: &Conv) -> Vec<AttributeProto> {
+    let (k, p, s) = (c.kernel as i64, (c.kernel / 2) as i64, c.stride as i64);
+    vec![ints("kernel_shape", &[k, k]), ints("pads", &[p; 4]), ints("strides", &[s, s])]
+}
+
+/// Each cell twice in both directions; the graph needs the initializer `scales`.
+pub(super) fn upsample(input: &str, output: &str) -> NodeProto {
+    let attributes = vec![text("mode", "nearest"), text("coordinate_transformation_mode", "asymmetric"), text("nearest_mode", "floor")];
+    operator("Resize", &[input, "", "scales"], output, attributes)
+}
+
+pub(super) fn operator(kind: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
     NodeProto {
         op_type: kind.into(),
         name: format!("{kind}:{output}"),
@@ -102,7 +109,7 @@ fn attribute(name: &str, kind: attribute_proto::AttributeType) -> AttributeProto
     AttributeProto { name: name.into(), r#type: kind.into(), ..AttributeProto::default() }
 }
 
-fn int(name: &str, i: i64) -> AttributeProto {
+pub(super) fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { i, ..attribute(name, attribute_proto::AttributeType::Int) }
 }
 
@@ -114,7 +121,7 @@ fn text(name: &str, value: &str) -> AttributeProto {
     AttributeProto { s: value.as_bytes().to_vec(), ..attribute(name, attribute_proto::AttributeType::String) }
 }
 
-fn floats(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
+pub(super) fn floats(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
     TensorProto {
         name: name.into(),
         dims: dims.iter().map(|d| *d as i64).collect(),
@@ -124,11 +131,11 @@ fn floats(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
     }
 }
 
-/// `[1, channels, h<level>, w<level>]`.
-fn map_info(name: &str, channels: usize, level: usize) -> ValueInfoProto {
+/// `[n, channels, h<level>, w<level>]`.
+pub(super) fn map_info(name: &str, channels: usize, level: usize) -> ValueInfoProto {
     let fixed = |v: usize| Dimension { value: Some(dimension::Value::DimValue(v as i64)), ..Dimension::default() };
-    let free = |s: &str| Dimension { value: Some(dimension::Value::DimParam(format!("{s}{level}"))), ..Dimension::default() };
-    let shape = TensorShapeProto { dim: vec![fixed(1), fixed(channels), free("h"), free("w")] };
+    let free = |s: String| Dimension { value: Some(dimension::Value::DimParam(s)), ..Dimension::default() };
+    let shape = TensorShapeProto { dim: vec![free("n".into()), fixed(channels), free(format!("h{level}")), free(format!("w{level}"))] };
     let tensor = type_proto::Tensor { elem_type: tensor_proto::DataType::Float.into(), shape: Some(shape) };
     ValueInfoProto {
         name: name.into(),

@@ -1,4 +1,5 @@
-//! Which engine runs: those that can start are tested and timed on this machine; the fastest that passes is taken. The appliance keeps the verdict
+//! Which engine runs: those that can start are tested and timed on this machine; the fastest that passes is taken. An engine in two numeric formats is
+//! two here: `candle-cpu` and `tract` compute in f32, `candle-cpu-q8_0` and `tract-int8` are their quantized kin. The appliance keeps the verdict
 //! ([`choose_remembered`]): what a busy machine measures differs from start to start, and results should not change engine with it. The self-test of
 //! the engine that runs is never skipped.
 
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::bundle::{Bundle, F32_TOLERANCE};
+use super::bundle::{Bundle, tolerance};
 use super::candle_engine::CandleEngine;
 use super::tract_engine::TractEngine;
 use super::{Engine, EngineError, SlotInput};
@@ -22,11 +23,15 @@ pub const VERDICT: &str = "engine.toml";
 const MOST_VERDICT_BYTES: u64 = 64 * 1024;
 /// Slots timed an engine, after one that is not counted; the fastest stands, since whatever else the machine does only adds.
 const TIMED_SLOTS: u32 = 3;
+/// An engine whose first slot takes this many times the best so far is timed no further: it would only delay the start.
+const HOPELESS: u32 = 3;
+/// What `engine.prefer` and `--engine` may name.
+pub const NAMES: [&str; 6] = ["auto", "tract", "tract-int8", "candle-cpu", "candle-cpu-q8_0", "candle-cuda"];
 
 /// What became of one engine.
 #[derive(Debug)]
 pub struct Trial {
-    /// Its name.
+    /// Its name, one of [`NAMES`].
     pub engine: &'static str,
     /// Time of one slot (encoder and heads, one thread of its kind), or why it does not run.
     pub outcome: Result<Duration, String>,
@@ -36,6 +41,8 @@ pub struct Trial {
 pub struct Choice {
     /// The engine.
     pub engine: Box<dyn Engine>,
+    /// Its name, one of [`NAMES`].
+    pub name: &'static str,
     /// All trials.
     pub trials: Vec<Trial>,
 }
@@ -48,7 +55,7 @@ impl Choice {
             self.trials.iter().filter_map(|t| Some((*t.outcome.as_ref().ok()?, t.engine))).collect();
         passed.sort_unstable();
         let untried = allowed("auto").iter().filter(|name| self.trials.iter().all(|t| t.engine != **name));
-        let mut order = vec![self.engine.name()];
+        let mut order = vec![self.name];
         for name in passed.into_iter().map(|(_, name)| name).chain(untried.copied()) {
             if !order.contains(&name) {
                 order.push(name);
@@ -133,7 +140,7 @@ fn recall(bundle: &Bundle, names: &[&'static str], path: &Path) -> Option<Choice
     match started(bundle, chosen) {
         Ok(engine) => {
             log::info!("engine verdict remembered name={chosen} file={}", path.display());
-            Some(Choice { engine, trials })
+            Some(Choice { engine, name: chosen, trials })
         }
         Err(reason) => {
             log::warn!("engine {chosen} was chosen before and fails now reason={reason:?}: engines are measured again");
@@ -169,7 +176,7 @@ fn verdict(bundle: &Bundle, choice: &Choice) -> Verdict {
         refused: t.outcome.as_ref().err().cloned(),
     };
     Verdict {
-        chosen: choice.engine.name().to_owned(),
+        chosen: choice.name.to_owned(),
         bundle_sha256: bundle.weights_sha256.clone(),
         machine: machine(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -192,9 +199,11 @@ fn machine() -> String {
 fn allowed(prefer: &str) -> &'static [&'static str] {
     match prefer {
         "tract" => &["tract"],
+        "tract-int8" => &["tract-int8"],
         "candle-cpu" => &["candle-cpu"],
+        "candle-cpu-q8_0" => &["candle-cpu-q8_0"],
         "candle-cuda" => &["candle-cuda"],
-        _ => &["candle-cpu", "tract"],
+        _ => &["candle-cpu", "tract", "tract-int8", "candle-cpu-q8_0"],
     }
 }
 
@@ -204,22 +213,23 @@ fn allowed(prefer: &str) -> &'static [&'static str] {
 /// [`EngineError::Unavailable`] with the reason of each engine that was tried.
 pub fn choose(bundle: &Bundle, prefer: &str) -> Result<Choice, EngineError> {
     let names = allowed(prefer);
-    let mut best: Option<(Duration, Box<dyn Engine>)> = None;
+    let mut best: Option<(Duration, &'static str, Box<dyn Engine>)> = None;
     let mut trials = Vec::new();
     for name in names {
-        let outcome = start(bundle, name).and_then(|engine| time(bundle, engine));
+        let least = best.as_ref().map(|(least, ..)| *least);
+        let outcome = start(bundle, name).and_then(|engine| time(bundle, engine, least));
         match outcome {
             Ok((took, engine)) => {
                 trials.push(Trial { engine: name, outcome: Ok(took) });
-                if best.as_ref().is_none_or(|(least, _)| took < *least) {
-                    best = Some((took, engine));
+                if best.as_ref().is_none_or(|(least, ..)| took < *least) {
+                    best = Some((took, name, engine));
                 }
             }
             Err(reason) => trials.push(Trial { engine: name, outcome: Err(reason) }),
         }
     }
-    if let Some((_, engine)) = best {
-        return Ok(Choice { engine, trials });
+    if let Some((_, name, engine)) = best {
+        return Ok(Choice { engine, name, trials });
     }
     let reasons = trials.iter().filter_map(|t| t.outcome.as_ref().err().map(|e| (t.engine, e)));
     Err(match names {
@@ -236,11 +246,24 @@ pub fn started(bundle: &Bundle, name: &str) -> Result<Box<dyn Engine>, String> {
     start(bundle, name).and_then(|engine| tested(bundle, engine))
 }
 
+/// The engine of this name without a self-test: for measuring what the self-test would refuse.
+///
+/// # Errors
+/// Why it cannot start.
+pub fn unchecked(bundle: &Bundle, name: &str) -> Result<Box<dyn Engine>, String> {
+    start(bundle, name)
+}
+
 fn start(bundle: &Bundle, name: &str) -> Result<Box<dyn Engine>, String> {
     let spec = &bundle.description.network;
     let engine: Result<Box<dyn Engine>, EngineError> = match name {
         "tract" => TractEngine::new(spec, &bundle.encoder_onnx, &bundle.heads_onnx).map(|e| Box::new(e) as Box<dyn Engine>),
+        "tract-int8" => {
+            let (encoder, heads) = bundle.int8_graphs()?;
+            TractEngine::quantized(spec, &encoder, &heads).map(|e| Box::new(e) as Box<dyn Engine>)
+        }
         "candle-cpu" => CandleEngine::new(spec, &bundle.weights).map(|e| Box::new(e) as Box<dyn Engine>),
+        "candle-cpu-q8_0" => CandleEngine::quantized(spec, bundle.q8_0_weights()).map(|e| Box::new(e) as Box<dyn Engine>),
         _ => return Err("not in this build: it has no CUDA support; let \"auto\" choose".into()),
     };
     engine.map_err(|e| match e {
@@ -249,11 +272,13 @@ fn start(bundle: &Bundle, name: &str) -> Result<Box<dyn Engine>, String> {
 }
 
 fn tested(bundle: &Bundle, mut engine: Box<dyn Engine>) -> Result<Box<dyn Engine>, String> {
-    bundle.self_test(engine.as_mut(), F32_TOLERANCE).map_err(|e| e.to_string())?;
+    let allowed = tolerance(engine.quantization());
+    bundle.self_test(engine.as_mut(), allowed).map_err(|e| e.to_string())?;
     Ok(engine)
 }
 
-fn time(bundle: &Bundle, engine: Box<dyn Engine>) -> Result<(Duration, Box<dyn Engine>), String> {
+/// The fastest of a few slots; the first is not counted, unless it is so far off `best` that there is nothing to count.
+fn time(bundle: &Bundle, engine: Box<dyn Engine>, best: Option<Duration>) -> Result<(Duration, Box<dyn Engine>), String> {
     let mut engine = tested(bundle, engine)?;
     let slot = SlotInput { height: HEIGHTS[0], width: WIDTH, data: vec![0.4; HEIGHTS[0] * WIDTH * 3] };
     let context = engine.context();
@@ -261,7 +286,12 @@ fn time(bundle: &Bundle, engine: Box<dyn Engine>) -> Result<(Duration, Box<dyn E
         let features = engine.encode(&slot)?;
         engine.heads(&vec![&features; context])
     };
+    let begin = Instant::now();
     once().map_err(|e| e.to_string())?;
+    let first = begin.elapsed();
+    if best.is_some_and(|best| first > best * HOPELESS) {
+        return Ok((first, engine));
+    }
     let mut least = Duration::MAX;
     for _ in 0..TIMED_SLOTS {
         let begin = Instant::now();
@@ -275,23 +305,42 @@ fn time(bundle: &Bundle, engine: Box<dyn Engine>) -> Result<(Duration, Box<dyn E
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::detect::network::NetworkSpec;
     use crate::detect::{bundle, tiny};
 
     fn tiny_bundle() -> (tempfile::TempDir, Bundle) {
         let folder = tempfile::tempdir().unwrap();
         tiny::write(folder.path()).unwrap();
+        Bundle::quantize(folder.path(), &tiny::ranges(&NetworkSpec::tiny()), false).unwrap();
         let bundle = Bundle::open(folder.path()).unwrap();
         (folder, bundle)
     }
 
     #[test]
-    fn both_engines_pass_the_self_test_and_agree() {
+    fn every_engine_passes_the_self_test() {
         let (_folder, bundle) = tiny_bundle();
-        for name in ["tract", "candle-cpu"] {
+        for (name, engine, quantization) in [
+            ("tract", "tract", "f32"),
+            ("tract-int8", "tract", "int8"),
+            ("candle-cpu", "candle-cpu", "f32"),
+            ("candle-cpu-q8_0", "candle-cpu", "q8_0"),
+        ] {
             let choice = choose(&bundle, name).unwrap();
-            assert_eq!(choice.engine.name(), name);
+            assert_eq!((choice.name, choice.engine.name(), choice.engine.quantization()), (name, engine, quantization));
         }
-        assert_eq!(choose(&bundle, "auto").unwrap().trials.len(), 2);
+        let choice = choose(&bundle, "auto").unwrap();
+        assert!(choice.trials.len() == 4 && choice.trials.iter().all(|t| t.outcome.is_ok()), "{:?}", choice.trials);
+        assert_eq!(choice.order().len(), 4);
+    }
+
+    #[test]
+    fn without_ranges_there_is_no_int8_and_the_others_run() {
+        let (_folder, mut bundle) = tiny_bundle();
+        bundle.description.quantization = None;
+        let choice = choose(&bundle, "auto").unwrap();
+        let int8 = choice.trials.iter().find(|t| t.engine == "tract-int8").unwrap();
+        assert!(int8.outcome.as_ref().unwrap_err().contains("no [quantization]"), "{int8:?}");
+        assert_ne!(choice.name, "tract-int8");
     }
 
     #[test]
@@ -311,9 +360,9 @@ mod tests {
         let remembered = || choose_remembered(&bundle, "auto", state.path()).unwrap();
         let first = remembered();
         let written = read(&path).unwrap().unwrap();
-        assert_eq!((written.chosen.as_str(), written.engine.len()), (first.engine.name(), 2));
+        assert_eq!((written.chosen.as_str(), written.engine.len()), (first.name, 4));
         // An engine that was beaten by far is taken all the same, with the times that were written, as long as it is the same machine.
-        let other = if written.chosen == "tract" { "candle-cpu" } else { "tract" };
+        let other = if written.chosen == "tract" { "candle-cpu-q8_0" } else { "tract" };
         let slow = 3_600_000_000;
         let mut forged = written.clone();
         forged.chosen = other.into();
@@ -322,7 +371,7 @@ mod tests {
         }
         keep(&forged, &path).unwrap();
         let again = remembered();
-        assert_eq!(again.engine.name(), other);
+        assert_eq!(again.name, other);
         assert!(again.trials.iter().any(|t| t.outcome == Ok(Duration::from_micros(slow))));
         assert_eq!(read(&path).unwrap().unwrap(), forged);
 
@@ -330,7 +379,7 @@ mod tests {
             let choice = remembered();
             assert!(choice.trials.iter().all(|t| t.outcome.as_ref().unwrap() < &Duration::from_secs(600)), "{what}: not measured");
             let now = read(&path).unwrap().unwrap();
-            assert!(now.chosen == choice.engine.name() && now.bundle_sha256 == written.bundle_sha256, "{what}: not written");
+            assert!(now.chosen == choice.name && now.bundle_sha256 == written.bundle_sha256, "{what}: not written");
         };
         let changes: [(&str, fn(&mut Verdict)); 5] = [
             ("bundle", |v| v.bundle_sha256 = "0".repeat(64)),
@@ -361,7 +410,7 @@ mod tests {
             layer.bias.iter_mut().for_each(|b| *b += 1.0);
         }
         bundle.encoder_onnx = Vec::new();
-        assert!(read(&state.path().join(VERDICT)).unwrap().is_some_and(|v| v.chosen == before.engine.name()));
+        assert!(read(&state.path().join(VERDICT)).unwrap().is_some_and(|v| v.chosen == before.name));
         assert!(choose_remembered(&bundle, "auto", state.path()).is_err());
     }
 
@@ -392,7 +441,59 @@ mod tests {
         assert!(reason().contains("context is 4"), "{}", reason());
         fs::write(path(bundle::DESCRIPTION), text.replace("neck = [8", "neck = [16")).unwrap();
         assert!(reason().contains("layer"), "{}", reason());
+        let ranges = text.replace("stem = ", "stem = -");
+        assert_ne!(ranges, text);
+        fs::write(path(bundle::DESCRIPTION), ranges).unwrap();
+        assert!(reason().contains("bundle.toml: [quantization.ranges] stem is -"), "{}", reason());
         fs::write(path(bundle::DESCRIPTION), &text).unwrap();
         Bundle::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn quantized_files_are_used_where_they_are_listed_and_refused_where_they_are_wrong() {
+        let (folder, bundle) = tiny_bundle();
+        let path = |name: &str| folder.path().join(name);
+        Bundle::quantize(folder.path(), bundle.description.quantization.as_ref().unwrap(), true).unwrap();
+        let with_files = Bundle::open(folder.path()).unwrap();
+        assert!(with_files.gguf_weights.is_some() && with_files.int8_onnx.is_some());
+        assert_eq!(with_files.int8_graphs().unwrap(), bundle.int8_graphs().unwrap());
+        assert_eq!(choose(&with_files, "auto").unwrap().trials.iter().filter(|t| t.outcome.is_ok()).count(), 4);
+        // Listed and hashed, but not what their names say.
+        let text = fs::read_to_string(path(bundle::DESCRIPTION)).unwrap();
+        let exchange = |name: &str, bytes: &[u8]| {
+            let good = fs::read(path(name)).unwrap();
+            fs::write(path(name), bytes).unwrap();
+            fs::write(path(bundle::DESCRIPTION), text.replace(&bundle::sha256(&good), &bundle::sha256(bytes))).unwrap();
+            let found = Bundle::open(folder.path());
+            fs::write(path(name), good).unwrap();
+            fs::write(path(bundle::DESCRIPTION), &text).unwrap();
+            found
+        };
+        let mut other = bundle.weights.clone();
+        other.0.values_mut().for_each(|l| l.weights.iter_mut().for_each(|w| *w *= 1.1));
+        let other = crate::detect::gguf::write(&bundle.description.network, &other).unwrap();
+        let reason = exchange(bundle::GGUF, &other).unwrap_err().to_string();
+        assert!(reason.contains("detector.q8_0.gguf: layer") && reason.contains("differs from the master"), "{reason}");
+        let reason = exchange(bundle::GGUF, b"GGUF or not").unwrap_err().to_string();
+        assert!(reason.contains("detector.q8_0.gguf: no GGUF file"), "{reason}");
+        // A graph that computes something else passes the hash and fails the self-test; the others run.
+        let swapped = fs::read(path(bundle::ENCODER)).unwrap();
+        let bundle = exchange(bundle::ENCODER_INT8, &swapped).unwrap();
+        assert!(started(&bundle, "tract-int8").is_ok(), "the f32 graph is a valid stand-in");
+        let broken = exchange_weights(&bundle);
+        let refused = started(&broken, "tract-int8").err().unwrap();
+        assert!(refused.contains("self-test"), "{refused}");
+        fs::remove_file(path(bundle::GGUF)).unwrap();
+        assert!(Bundle::open(folder.path()).unwrap_err().to_string().contains("detector.q8_0.gguf: missing"));
+    }
+
+    /// Int8 graphs of other weights than the master's.
+    fn exchange_weights(bundle: &Bundle) -> Bundle {
+        let mut other = bundle.clone();
+        other.weights.0.values_mut().for_each(|l| l.bias.iter_mut().for_each(|b| *b += 1.0));
+        other.int8_onnx = None;
+        let mut broken = bundle.clone();
+        broken.int8_onnx = Some(other.int8_graphs().unwrap());
+        broken
     }
 }

@@ -9,6 +9,7 @@ use super::bundle::{Bundle, BundleError, Description, Input, OperatingPoint};
 use super::candle_engine::CandleEngine;
 use super::heads::channel;
 use super::network::{HEAD_CHANNELS, NetworkSpec};
+use super::quantization::{Quantization, map_name};
 use super::train_net::TrainNet;
 use super::weights::FoldedWeights;
 use crate::volume::{frame, slots, window};
@@ -40,9 +41,24 @@ pub fn write(folder: &Path) -> Result<(), BundleError> {
             measured_on: "nothing".into(),
         }],
         calibration: vec![[0.0, 0.0], [1.0, 1.0]],
+        quantization: None,
         files: Default::default(),
     };
     Bundle::write(folder, description, &weights, "# tiny\n\nFor tests. Detects nothing of medical meaning.\n", &mut engine)
+}
+
+/// Ranges for int8 engines: every map of this network is a mean of windows and ends at 1. [`write`] leaves them out, so that tests of the whole appliance
+/// run in f32 wherever they run.
+#[must_use]
+pub fn ranges(spec: &NetworkSpec) -> Quantization {
+    let graphs = [spec.encoder(), spec.heads()];
+    let names = graphs.iter().flat_map(|g| (0..g.nodes.len()).filter_map(|i| map_name(g, i)).collect::<Vec<_>>());
+    Quantization {
+        method: "max".into(),
+        calibrated_on: "nothing: set by hand".into(),
+        keep_f32: Vec::new(),
+        ranges: names.map(|name| (name, 1.0)).collect(),
+    }
 }
 
 /// Sets the path input → stride 16 by hand: channel 0 carries the mean of the third window (dense tissue and bone), everything else is cut; the

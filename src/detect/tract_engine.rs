@@ -24,6 +24,7 @@ struct Plans {
 
 struct Network {
     spec: NetworkSpec,
+    quantization: &'static str,
     encoder: InferenceModel,
     heads: InferenceModel,
     /// By rows and columns. Few sizes occur: two heights of one width.
@@ -59,13 +60,25 @@ impl TractEngine {
     /// # Errors
     /// [`EngineError::Unavailable`] where one is no ONNX model.
     pub fn new(spec: &NetworkSpec, encoder: &[u8], heads: &[u8]) -> Result<Self, EngineError> {
+        Self::with(spec, encoder, heads, "f32")
+    }
+
+    /// As [`TractEngine::new`], of graphs with int8 convolutions.
+    ///
+    /// # Errors
+    /// As [`TractEngine::new`].
+    pub fn quantized(spec: &NetworkSpec, encoder: &[u8], heads: &[u8]) -> Result<Self, EngineError> {
+        Self::with(spec, encoder, heads, "int8")
+    }
+
+    fn with(spec: &NetworkSpec, encoder: &[u8], heads: &[u8], quantization: &'static str) -> Result<Self, EngineError> {
         let parse = |bytes: &[u8]| {
             tract_onnx::onnx()
                 .model_for_read(&mut Cursor::new(bytes))
                 .map_err(|e| EngineError::Unavailable { engine: NAME, reason: e.to_string() })
         };
         let (encoder, heads) = (parse(encoder)?, parse(heads)?);
-        Ok(Self(Arc::new(Network { spec: spec.clone(), encoder, heads, plans: Mutex::new(HashMap::new()) })))
+        Ok(Self(Arc::new(Network { spec: spec.clone(), quantization, encoder, heads, plans: Mutex::new(HashMap::new()) })))
     }
 
     fn plans(&self, height: usize, width: usize) -> TractResult<Plans> {
@@ -139,7 +152,7 @@ impl Engine for TractEngine {
     }
 
     fn quantization(&self) -> &'static str {
-        "f32"
+        self.0.quantization
     }
 
     fn context(&self) -> usize {

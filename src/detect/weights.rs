@@ -73,6 +73,23 @@ impl FoldedWeights {
         };
         self.0.iter().map(layer).collect::<Result<_, _>>().map(Self)
     }
+
+    /// Whether every layer of `self` is that of `master` but for a share `most` of its root mean square.
+    ///
+    /// # Errors
+    /// A sentence naming the layer and by how much it differs.
+    pub fn near(&self, master: &Self, most: f32) -> Result<(), String> {
+        for (name, layer) in &self.0 {
+            let other = master.0.get(name).ok_or_else(|| format!("layer {name} is not among the master weights"))?;
+            let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
+            let lost = squares(&mut layer.weights.iter().zip(&other.weights).map(|(a, b)| a - b));
+            let share = (lost / squares(&mut other.weights.iter().copied()).max(f64::MIN_POSITIVE)).sqrt();
+            if share > f64::from(most) || layer.bias != other.bias {
+                return Err(format!("layer {name} differs from the master weights by {:.1} % of their size", share * 100.0));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod bench;
 mod dataset;
+mod quantize;
 mod synthesize;
 mod train;
 
@@ -37,6 +38,8 @@ enum Verb {
     Evaluate(EvaluateArgs),
     /// Write the model bundle from a checkpoint, with calibration and operating points measured on a series kept out of training
     Export(ExportArgs),
+    /// Ranges and f32 layers of int8 engines into a bundle, with what every layer loses and what the whole costs
+    Quantize(quantize::QuantizeArgs),
     /// Time parts of the product side by side with their peers, turn about in one run
     #[command(subcommand)]
     Bench(bench::BenchVerb),
@@ -178,6 +181,7 @@ pub fn main() -> ExitCode {
         Verb::Dataset(args) => dataset::run(&args),
         Verb::Evaluate(args) => evaluate(args),
         Verb::Export(args) => export(&args),
+        Verb::Quantize(args) => quantize::run(&args),
         Verb::Bench(verb) => bench::run(&verb),
     };
     match done {

@@ -90,6 +90,7 @@ pub fn run(folder: &Path, scans: &[Scan], series: &Path, about: &About, blend: O
             measured_on: String::new(),
         }],
         calibration: vec![[0.0, 0.0], [1.0, 1.0]],
+        quantization: None,
         files: Default::default(),
     };
     // First with raw scores and without a threshold: how often is a reported lesion a true one, and what does the untouched series get?

@@ -7,5 +7,7 @@ pub mod dataset;
 pub mod evaluate;
 pub mod export;
 pub mod mine;
+pub mod quantize;
+pub mod slots;
 pub mod synthesize;
 pub mod train;

@@ -7,10 +7,10 @@ use candle_core::{Device, Tensor, Var};
 use serde::Serialize;
 use serde_json::json;
 
-use super::median::{median, ratio};
-use super::torch::Torch;
 use super::machine::Machine;
+use super::median::{median, ratio};
 use super::step::failed;
+use super::torch::Torch;
 use crate::detect::ops;
 use crate::detect::train_net::Convolution;
 use crate::error::Failure;
@@ -108,8 +108,12 @@ impl Table {
     #[must_use]
     pub fn text(&self) -> String {
         let peer = self.torch.as_ref().map_or_else(|| "PyTorch not asked for (--torch PYTHON)".to_owned(), |v| format!("PyTorch {v}"));
-        let mut out =
-            format!("{}; threads {}, median of {} rounds, forward and both gradients; {peer}\n\n", self.machine.text(), self.threads, self.rounds);
+        let mut out = format!(
+            "{}; threads {}, median of {} rounds, forward and both gradients; {peer}\n\n",
+            self.machine.text(),
+            self.threads,
+            self.rounds
+        );
         out.push_str("layer                               ours ms  candle ms  PyTorch ms  candle/ours  ours/PyTorch\n");
         let cell = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
         for r in &self.rows {

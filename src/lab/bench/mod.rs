@@ -3,6 +3,7 @@
 //!
 //! A *round* times every path once; tables give the median over rounds, and ratios are medians of the rounds' ratios.
 
+pub mod engines;
 pub mod layers;
 pub mod machine;
 pub mod median;

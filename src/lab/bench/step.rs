@@ -127,7 +127,10 @@ impl Table {
     pub fn text(&self) -> String {
         let mut out = format!(
             "{}; threads {}, median of {} rounds, batch {} of {CROP} x {CROP}, one slot a sample\n\n",
-            self.machine.text(), self.threads, self.rounds, self.batch
+            self.machine.text(),
+            self.threads,
+            self.rounds,
+            self.batch
         );
         let mut row = |name: &str, ms: f64, ratio: String| {
             let _ = writeln!(out, "{name:<28} {ms:>8.1} ms a step  {:>6.1} samples/s  {ratio}", self.batch as f64 * 1000.0 / ms);

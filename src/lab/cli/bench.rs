@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use crate::error::{Class, Failure};
-use crate::lab::bench::{layers, receive, step, torch::Torch};
+use crate::lab::bench::{engines, layers, receive, step, torch::Torch};
 
 #[derive(Debug, Subcommand)]
 pub enum BenchVerb {
     /// Our DICOM receiver beside those of DCMTK, dicom-rs, Orthanc and pynetdicom, with the same senders, turn about
     Receive(ReceiveArgs),
+    /// Every engine on the same slots, and onnxruntime turn about where a Python has it
+    Engines(engines::Request),
+    /// One engine that answers on stdin and stdout what `engines` asks
+    #[command(hide = true)]
+    Worker(engines::worker::Request),
     /// Convolution layers, forward and backward: ours, candle's own and PyTorch's
     Conv(TrainingArgs),
     /// A whole training step of the shipped network: with our convolution, with candle's own, and in PyTorch
@@ -68,6 +73,8 @@ pub struct ReceiveArgs {
 pub fn run(verb: &BenchVerb) -> Result<(), Failure> {
     match verb {
         BenchVerb::Receive(args) => receive(args),
+        BenchVerb::Engines(request) => engines::run(request),
+        BenchVerb::Worker(request) => engines::worker::run(request),
         BenchVerb::Conv(args) => {
             let table = layers::measure(args.rounds, args.threads, torch(args)?)?;
             print!("{}", table.text());

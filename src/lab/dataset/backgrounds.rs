@@ -55,6 +55,18 @@ pub struct Scan {
 /// # Errors
 /// Unreadable folders or tables; images that do not decode are named on stderr and left out.
 pub fn read(root: &Path, skip: &[String]) -> Result<Vec<Scan>, Failure> {
+    read_where(root, |name| !skip.iter().any(|s| s == name))
+}
+
+/// As [`read`], of the folder `name` alone.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_one(root: &Path, name: &str) -> Result<Vec<Scan>, Failure> {
+    read_where(root, |other| other == name)
+}
+
+fn read_where(root: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Scan>, Failure> {
     let io = |path: &Path, e: &dyn std::fmt::Display| Failure::new(Class::Io, format!("{}: {e}", path.display()));
     let disease = disease_table(&root.join("REAL-DISEASE.csv"))?;
     let mut folders: Vec<PathBuf> =
@@ -63,7 +75,7 @@ pub fn read(root: &Path, skip: &[String]) -> Result<Vec<Scan>, Failure> {
     let mut scans = Vec::new();
     for folder in folders {
         let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if skip.contains(&name) {
+        if !wanted(&name) {
             continue;
         }
         let files: Vec<PathBuf> =

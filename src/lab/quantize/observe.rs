@@ -1,0 +1,111 @@
+//! The network's graphs computed in f32 with every map in view: to see ranges, and to see what quantization does to each layer.
+
+use crate::detect::Map;
+use crate::detect::SlotInput;
+use crate::detect::conv::{Epilogue, Shape, forward};
+use crate::detect::network::{Conv, Graph, Op};
+use crate::detect::ops::upsampled;
+use crate::detect::q8_0::{self, Q8Layer};
+use crate::detect::quantization::{Int8Layer, Quantization, scale, through_int8};
+use crate::detect::weights::{FoldedWeights, Layer};
+
+/// How convolutions are computed.
+pub enum Arithmetic<'a> {
+    /// As they are.
+    F32,
+    /// As an int8 engine does, but in f32: the same values up to the order of sums.
+    Int8(&'a Quantization),
+    /// As the Q8_0 engine does.
+    Q8_0,
+}
+
+/// What a slot is to the encoder.
+#[must_use]
+pub fn slot_map(slot: &SlotInput) -> Map {
+    Map { height: slot.height, width: slot.width, channels: 3, data: slot.data.clone() }
+}
+
+/// What the heads read: per level the maps of all slots of a window side by side. `features` are those slots' encoder outputs.
+#[must_use]
+pub fn beside(features: &[Vec<&Map>]) -> Vec<Map> {
+    let levels = features.first().map_or(0, Vec::len);
+    (0..levels)
+        .map(|level| {
+            let (first, c) = (features[0][level], features[0][level].channels);
+            let mut data = Vec::with_capacity(first.data.len() * features.len());
+            for cell in 0..first.height * first.width {
+                for slot in features {
+                    data.extend_from_slice(&slot[level].data[cell * c..(cell + 1) * c]);
+                }
+            }
+            Map { height: first.height, width: first.width, channels: c * features.len(), data }
+        })
+        .collect()
+}
+
+/// One convolution on `x`; with int8 the input is taken through its range first and the output through its own.
+///
+/// # Errors
+/// A sentence naming the layer or map that does not fit.
+pub fn convolve(graph: &Graph, i: usize, weights: &FoldedWeights, arithmetic: &Arithmetic<'_>, x: &Map) -> Result<Map, String> {
+    let Op::Conv(c, from) = &graph.nodes[i].op else { return Err(format!("node {i} is no convolution")) };
+    let layer = weights.layer(c)?;
+    let shape =
+        Shape { batch: 1, height: x.height, width: x.width, inputs: c.inputs, outputs: c.outputs, kernel: c.kernel, stride: c.stride };
+    let plain = |x: &[f32], layer: &Layer| forward(shape, x, &layer.weights, Some(Epilogue { bias: &layer.bias, relu: c.norm_relu }));
+    let data = match arithmetic {
+        Arithmetic::Int8(q) if q.is_int8(c) => {
+            let range = |i: usize| q.range(graph, i).ok_or_else(|| format!("map {i} has no range"));
+            let (range_in, range_out) = (range(*from)?, range(i)?);
+            let mut x = x.data.clone();
+            through_int8(&mut x, range_in);
+            let mut y = plain(&x, &int8_as_f32(layer, range_in));
+            through_int8(&mut y, range_out);
+            y
+        }
+        Arithmetic::Q8_0 if q8_0::suits(c) => Q8Layer::new(c, layer).forward(shape, &x.data),
+        _ => plain(&x.data, layer),
+    };
+    Ok(Map { height: shape.out_height(), width: shape.out_width(), channels: c.outputs, data })
+}
+
+fn int8_as_f32(layer: &Layer, range_in: f32) -> Layer {
+    let int8 = Int8Layer::new(layer, scale(range_in));
+    let bias = int8.bias.iter().zip(&int8.scales).map(|(b, s)| *b as f32 * s * scale(range_in)).collect();
+    Layer { weights: int8.weights_f32(), bias }
+}
+
+/// Every map of `graph`, in the order of its nodes.
+///
+/// # Errors
+/// As [`convolve`]; too few inputs.
+pub fn maps(graph: &Graph, weights: &FoldedWeights, arithmetic: &Arithmetic<'_>, inputs: Vec<Map>) -> Result<Vec<Map>, String> {
+    let mut inputs = inputs.into_iter();
+    let mut maps: Vec<Map> = Vec::with_capacity(graph.nodes.len());
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let map = match &node.op {
+            Op::Input => inputs.next().ok_or("too few inputs")?,
+            Op::Conv(_, x) => convolve(graph, i, weights, arithmetic, &maps[*x])?,
+            Op::Add(a, b) => {
+                let (a, b) = (&maps[*a], &maps[*b]);
+                Map { data: a.data.iter().zip(&b.data).map(|(a, b)| a + b).collect(), ..*a }
+            }
+            Op::Concat(a, b) => {
+                let (a, b) = (&maps[*a], &maps[*b]);
+                let cells = a.data.chunks_exact(a.channels).zip(b.data.chunks_exact(b.channels));
+                Map { data: cells.flat_map(|(a, b)| [a, b].concat()).collect(), channels: a.channels + b.channels, ..*a }
+            }
+            Op::Upsample(x) => {
+                let x = &maps[*x];
+                Map { data: upsampled(&x.data, x.width, x.channels), height: 2 * x.height, width: 2 * x.width, channels: x.channels }
+            }
+        };
+        maps.push(map);
+    }
+    Ok(maps)
+}
+
+/// The convolutions of `graph` with their node numbers.
+pub fn convs(graph: &Graph) -> impl Iterator<Item = (usize, &Conv, usize)> {
+    graph.nodes.iter().enumerate().filter_map(|(i, n)| if let Op::Conv(c, x) = &n.op { Some((i, c, *x)) } else { None })
+}

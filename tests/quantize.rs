@@ -1,0 +1,99 @@
+//! Promise: `lesionlab quantize` puts ranges into a bundle that every engine then passes its self-test with, says what each layer loses, and refuses what
+//! it cannot use; `lesionlab bench engines` measures what can start and names what cannot.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use lesionwatch::detect::bundle::{self, Bundle};
+use lesionwatch::detect::network::NetworkSpec;
+use lesionwatch::detect::{select, tiny};
+use serde_json::Value;
+
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample/LIDC-IDRI-0314");
+
+fn lesionlab(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lesionlab")).args(args).output().unwrap()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_bundle_gets_its_ranges_and_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, table) = (folder.path().join("bundle"), folder.path().join("table.json"));
+    tiny::write(&at).unwrap();
+    let before = Bundle::open(&at).unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let asked = ["quantize", "--bundle", &text(&at), "--ct", SAMPLE, "--windows", "2", "--json", &text(&table)];
+    let dry = lesionlab(&[&asked[..], &["--dry-run"]].concat());
+    assert!(dry.status.success(), "{}", String::from_utf8_lossy(&dry.stderr));
+    assert_eq!(Bundle::open(&at).unwrap(), before);
+    let done = lesionlab(&[&asked[..], &["--files"]].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let after = Bundle::open(&at).unwrap();
+    let ranges = after.description.quantization.clone().unwrap();
+    assert!(ranges.calibrated_on.contains("LIDC-IDRI-0314 (2)") && ranges.method == "mse", "{ranges:?}");
+    assert_ne!(Some(&ranges), before.description.quantization.as_ref());
+    // A mean of windows: something between nothing and all.
+    assert!(ranges.ranges["stem"] > 0.3 && ranges.ranges["stem"] <= 1.0, "{:?}", ranges.ranges);
+    for name in [bundle::GGUF, bundle::ENCODER_INT8, bundle::HEADS_INT8] {
+        assert_eq!(after.description.files[name], bundle::sha256(&std::fs::read(at.join(name)).unwrap()));
+    }
+    for trial in select::choose(&after, "auto").unwrap().trials {
+        assert!(trial.outcome.is_ok(), "{trial:?}");
+    }
+    let table = json(&table);
+    let layers = table["layers"].as_array().unwrap();
+    let stem = &layers[0];
+    assert_eq!((stem["layer"].as_str(), stem["q8_0"].as_str()), (Some("stem"), Some("f32")));
+    assert!(stem["alone_percent"].as_f64().unwrap() > 0.0 && stem["alone_percent"].as_f64().unwrap() < 5.0, "{stem}");
+    assert!(layers.iter().any(|l| l["int8"] == "f32: logits"));
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(said.contains("range out") && said.lines().filter(|l| l.contains("logits")).count() == 3, "{said}");
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("bundle");
+    tiny::write(&at).unwrap();
+    let (at, empty) = (at.to_str().unwrap().to_owned(), folder.path().to_str().unwrap());
+    for (args, code, expected) in [
+        (vec!["quantize", "--bundle", empty, "--ct", SAMPLE], 65, "bundle.toml: missing"),
+        (vec!["quantize", "--bundle", &at, "--ct", empty], 65, empty),
+        (vec!["quantize", "--bundle", &at, "--ct", "/nowhere"], 74, "/nowhere"),
+        (vec!["quantize", "--bundle", &at, "--ct", SAMPLE, "--validation", "/"], 64, "--validation"),
+    ] {
+        let output = lesionlab(&args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && said.contains(expected), "{args:?}: {:?} {said}", output.status);
+    }
+}
+
+#[test]
+fn engines_are_measured_and_what_is_missing_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, out) = (folder.path().join("bundle"), folder.path().join("bench.json"));
+    tiny::write(&at).unwrap();
+    Bundle::quantize(&at, &tiny::ranges(&NetworkSpec::tiny()), false).unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let asked = ["bench", "engines", "--series", SAMPLE, "--model", &text(&at), "--rounds", "1", "--slots", "9", "--json", &text(&out)];
+    let done = lesionlab(&asked);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let rows = json(&out)["engines"].as_array().unwrap().clone();
+    let row = |name: &str| rows.iter().find(|r| r["engine"] == name).unwrap_or_else(|| panic!("{name}: {rows:?}")).clone();
+    for name in ["tract f32", "tract int8", "candle-cpu f32", "candle-cpu q8_0"] {
+        let row = row(name);
+        assert!(row["absent"].is_null() && row["batch_ms"].as_array().unwrap().iter().all(|ms| ms.as_f64().unwrap() > 0.0), "{row}");
+        assert!(row["slots_a_second"].as_f64().unwrap() > 0.0 && row["peak_mib"].as_f64().unwrap() > 1.0, "{row}");
+    }
+    assert!(row("onnxruntime f32")["absent"].as_str().unwrap().contains("--python"));
+    assert!(row("candle-cuda")["absent"].as_str().unwrap().contains("CUDA"));
+    let absent = lesionlab(&[&asked[..10], &["--python", "/nowhere/python", "--engines", "tract"]].concat());
+    let said = String::from_utf8(absent.stdout).unwrap();
+    assert!(said.contains("| onnxruntime f32 | absent: No such file"), "{said}");
+    assert!(!said.contains("| candle-cpu"), "{said}");
+}
