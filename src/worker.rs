@@ -155,7 +155,7 @@ impl Worker {
             if known.get(&uid) == Some(&key) {
                 collector.mark_known(&uid);
             } else {
-                self.count_found(&collector, &uid);
+                self.count_found(collector, &uid);
                 resumed += 1;
             }
         }

@@ -92,13 +92,12 @@ fn random_kills_lose_nothing_that_was_acknowledged() {
             sender.left.retain(|f| !files.contains(f));
         }
         // What is visible is whole, byte by byte, before anybody repairs anything.
-        for path in rig.spooled() {
-            if !seen.contains_key(&path) {
-                let header =
-                    lesionwatch::series::header::read(&path).unwrap_or_else(|e| panic!("partial object visible: {}: {e}", path.display()));
-                assert!(data_set(&path) == data_set(&source(&header.sop_instance_uid)), "partial object visible: {}", path.display());
-                seen.insert(path, header.sop_instance_uid);
-            }
+        let new: Vec<PathBuf> = rig.spooled().into_iter().filter(|path| !seen.contains_key(path)).collect();
+        for path in new {
+            let header =
+                lesionwatch::series::header::read(&path).unwrap_or_else(|e| panic!("partial object visible: {}: {e}", path.display()));
+            assert!(data_set(&path) == data_set(&source(&header.sop_instance_uid)), "partial object visible: {}", path.display());
+            seen.insert(path, header.sop_instance_uid);
         }
         let stored: HashSet<&String> = seen.iter().filter(|(path, _)| path.exists()).map(|(_, uid)| uid).collect();
         let lost: Vec<&String> = acked.iter().filter(|uid| !stored.contains(uid)).collect();
