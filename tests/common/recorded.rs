@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use lesionwatch::receive::association::{Context, serve};
+use lesionwatch::receive::backlog::Backlog;
 use lesionwatch::receive::ledger::Ledger;
 use lesionwatch::receive::listener::{ReceiveOptions, ReceiveStats};
 use lesionwatch::receive::peers::{Admission, Peer};
@@ -112,6 +113,7 @@ pub struct Door {
     dir: tempfile::TempDir,
     spool: Spool,
     ledger: Ledger,
+    backlog: Backlog,
     options: ReceiveOptions,
     stats: Arc<ReceiveStats>,
     events: (Sender<ReceiveEvent>, Receiver<ReceiveEvent>),
@@ -135,6 +137,7 @@ impl Door {
         Self {
             spool: Spool::open(&dir.path().join("spool"), 0).unwrap(),
             ledger: Ledger::open(dir.path()).unwrap(),
+            backlog: Backlog::new(&options.admission.peers),
             dir,
             options,
             stats: Arc::default(),
@@ -153,6 +156,7 @@ impl Door {
             spool: &self.spool,
             events: &self.events.0,
             ledger: &self.ledger,
+            backlog: &self.backlog,
             stats: &self.stats,
             number,
             peer,
