@@ -172,7 +172,7 @@ mod tests {
             let text = refused(&write_as(&spec, &weights, other).unwrap());
             assert!(text.contains("is needed") && text.contains(&format!("{other:?}")), "{text}");
         }
-        let wider = NetworkSpec { neck: [40, 8, 8], ..spec.clone() };
+        let wider = NetworkSpec { widths: [8; 5], ..spec.clone() };
         assert!(read(&good, &wider).unwrap_err().contains("is needed"));
         weights.0.get_mut("stem").unwrap().weights[3] = f32::NAN;
         let text = write(&spec, &weights).unwrap_err();

@@ -439,7 +439,7 @@ mod tests {
         let text = fs::read_to_string(path(bundle::DESCRIPTION)).unwrap();
         fs::write(path(bundle::DESCRIPTION), text.replace("context = 3", "context = 4")).unwrap();
         assert!(reason().contains("context is 4"), "{}", reason());
-        fs::write(path(bundle::DESCRIPTION), text.replace("neck = [8", "neck = [16")).unwrap();
+        fs::write(path(bundle::DESCRIPTION), text.replace("widths = [4", "widths = [8")).unwrap();
         assert!(reason().contains("layer"), "{}", reason());
         let ranges = text.replace("stem = ", "stem = -");
         assert_ne!(ranges, text);
