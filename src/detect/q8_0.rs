@@ -201,7 +201,7 @@ mod tests {
             let conv = Conv { name: "c".into(), kernel, stride, inputs, outputs, norm_relu: true };
             // Every eighth channel is 127, so that the scale of each block is 1.
             let whole = |n: usize, f: f32, each: usize| -> Vec<f32> {
-                wave(n, f).iter().enumerate().map(|(i, v)| if i / each % 8 == 0 { 127.0 } else { (v * 100.0).round() }).collect()
+                wave(n, f).iter().enumerate().map(|(i, v)| if (i / each).is_multiple_of(8) { 127.0 } else { (v * 100.0).round() }).collect()
             };
             let x = whole(2 * 7 * 5 * inputs, 0.37, 1);
             let layer = Layer { weights: whole(kernel * kernel * inputs * outputs, 0.73, outputs), bias: wave(outputs, 0.5) };
