@@ -275,12 +275,7 @@ impl Analyst {
     fn layout(&self, engines: &[Mutex<Box<dyn Engine>>], plan: &StackPlan, cache: &mut Cache) -> Result<Layout, AnalysisError> {
         let slices = &plan.stack.slices;
         let names: Vec<String> = slices.iter().map(SliceHeader::key).collect();
-        let first = &slices[0];
-        let image = ImageGrid {
-            rows: first.rows.unwrap_or(0).into(),
-            cols: first.cols.unwrap_or(0).into(),
-            spacing_mm: first.pixel_spacing_mm.unwrap_or([1.0, 1.0]),
-        };
+        let image = ImageGrid::of(&slices[0]);
         let mut body = None;
         if image.needs_body() {
             let unknown: Vec<usize> = (0..slices.len()).filter(|i| !cache.bodies.contains_key(&names[*i])).collect();

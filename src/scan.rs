@@ -306,11 +306,7 @@ fn write_candidates(path: &Path, done: &[Done]) -> Result<(), Failure> {
                 let nearest =
                     a.grid.slots.iter().enumerate().min_by(|x, y| (x.1.z_mm - position).abs().total_cmp(&(y.1.z_mm - position).abs()));
                 let Some((slot, at)) = nearest else { continue };
-                let image = ImageGrid {
-                    rows: header.rows.unwrap_or(0).into(),
-                    cols: header.cols.unwrap_or(0).into(),
-                    spacing_mm: header.pixel_spacing_mm.unwrap_or([1.0, 1.0]),
-                };
+                let image = ImageGrid::of(header);
                 for c in a.candidates[slot].iter().take(MOST_CANDIDATES) {
                     let [x1, y1, x2, y2] = a.frame.box_to_image(c.box_px, image);
                     // A frame is found by its own number: the instance has one for all.

@@ -33,12 +33,7 @@ impl SeriesSlots {
         paths.sort();
         let headers: Vec<_> = paths.par_iter().filter_map(|path| header::read(path).ok()).collect();
         let plan = eligibility::plan(&headers).map_err(|r| Failure::new(Class::Data, format!("{}: {}", folder.display(), r.text)))?;
-        let first = &plan.stack.slices[0];
-        let image = ImageGrid {
-            rows: first.rows.unwrap_or(0).into(),
-            cols: first.cols.unwrap_or(0).into(),
-            spacing_mm: first.pixel_spacing_mm.unwrap_or([1.0, 1.0]),
-        };
+        let image = ImageGrid::of(&plan.stack.slices[0]);
         let mut body = None;
         if image.needs_body() {
             let boxes = (0..plan.stack.slices.len()).into_par_iter().map(|i| decoded(&plan, i).map(|image| body_box(&image)));

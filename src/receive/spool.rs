@@ -340,7 +340,7 @@ impl Drop for Incoming<'_> {
 fn same_object(a: &Path, b: &Path) -> io::Result<bool> {
     let parts = |path: &Path| {
         let mut reader = BufReader::new(File::open(path)?);
-        reader.read_exact(&mut [0; 128])?;
+        reader.read_exact(&mut [0; PREAMBLE_BYTES])?;
         let meta = dicom_object::FileMetaTable::from_reader(&mut reader).map_err(io::Error::other)?;
         let mut hash = Sha256::new();
         let length = io::copy(&mut reader, &mut hash)?;

@@ -2,6 +2,7 @@
 
 use super::HuImage;
 use super::body::PixelBox;
+use crate::series::SliceHeader;
 
 /// Slot pixel where the body fits, mm.
 pub const SPACING_MM: f64 = 0.8;
@@ -26,6 +27,16 @@ pub struct ImageGrid {
 }
 
 impl ImageGrid {
+    /// Of a slice; 1 mm where it does not say its spacing.
+    #[must_use]
+    pub fn of(slice: &SliceHeader) -> Self {
+        Self {
+            rows: slice.rows.unwrap_or(0).into(),
+            cols: slice.cols.unwrap_or(0).into(),
+            spacing_mm: slice.pixel_spacing_mm.unwrap_or([1.0, 1.0]),
+        }
+    }
+
     /// Width and height, mm.
     #[must_use]
     pub fn extent_mm(&self) -> [f64; 2] {

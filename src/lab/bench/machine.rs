@@ -1,4 +1,4 @@
-//! What a benchmark ran on, in words, and what a process has used of it: a number without its machine is none.
+//! What a benchmark ran on, in words: a number without its machine is none.
 
 use std::fs;
 use std::path::Path;
@@ -76,25 +76,6 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Processor time that this process has used so far, seconds over all its threads; `None` where the system does not say.
-#[must_use]
-pub fn cpu_seconds() -> Option<f64> {
-    /// proc(5) counts in hundredths of a second on every architecture that Linux runs on here.
-    const TICKS_A_SECOND: f64 = 100.0;
-    let text = fs::read_to_string("/proc/self/stat").ok()?;
-    // The program's name, in brackets, may hold anything; utime and stime are the 12th and 13th field after it.
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / TICKS_A_SECOND)
-}
-
-/// Peak of this process's resident memory, MiB; `None` where the system does not say.
-#[must_use]
-pub fn peak_mib() -> Option<f64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
-}
-
 /// The mount that is nearest above `work`.
 fn disk(mounts: &str, work: &Path) -> String {
     let work = std::path::absolute(work).unwrap_or_else(|_| work.to_owned());
@@ -109,9 +90,9 @@ mod tests {
 
     #[test]
     fn the_nearest_mount_is_named() {
-        let mounts = "/dev/sda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/sdb /tmp/work xfs rw 0 0\n";
-        assert_eq!(disk(mounts, Path::new("/tmp/work/a")), "xfs on /dev/sdb");
-        assert_eq!(disk(mounts, Path::new("/tmp/workshop")), "tmpfs on tmpfs");
+        let mounts = "/dev/sda / ext4 rw 0 0\ntmpfs /srv tmpfs rw 0 0\n/dev/sdb /srv/ct xfs rw 0 0\n";
+        assert_eq!(disk(mounts, Path::new("/srv/ct/a")), "xfs on /dev/sdb");
+        assert_eq!(disk(mounts, Path::new("/srv/ctx")), "tmpfs on tmpfs");
         assert_eq!(disk(mounts, Path::new("/home")), "ext4 on /dev/sda");
     }
 }

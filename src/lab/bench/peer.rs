@@ -8,15 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::process::{Process, tree};
 use crate::error::{Class, Failure};
 
 /// A server that does not accept connections within this is not going to.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Memory is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Clock ticks a second in `/proc` (USER_HZ: the same on every Linux that Rust runs on).
-const TICKS_A_SECOND: f64 = 100.0;
-const PAGE_KIB: u64 = 4;
 
 /// A running server with all its children.
 pub struct Peer {
@@ -76,7 +74,7 @@ impl Peer {
     /// Processor seconds so far of the server, the children it has and those it had.
     #[must_use]
     pub fn cpu_seconds(&self) -> f64 {
-        tree(self.child.id()).iter().map(|p| p.ticks).sum::<u64>() as f64 / TICKS_A_SECOND
+        tree(self.child.id()).iter().map(Process::cpu_seconds).sum()
     }
 
     /// Most resident memory of the server and its children at one moment so far; pages that they share count for each.
@@ -103,65 +101,10 @@ impl Drop for Peer {
     }
 }
 
-/// One process of `/proc`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Process {
-    pid: u32,
-    /// User and system time, its own and that of children it has waited for.
-    ticks: u64,
-    resident_kib: u64,
-}
-
-/// `root` and everything below it, as far as the kernel lists children.
-fn tree(root: u32) -> Vec<Process> {
-    let (mut found, mut left) = (Vec::new(), vec![root]);
-    while let Some(pid) = left.pop() {
-        // Ended meanwhile: it is no longer there to be counted.
-        let Some(process) = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref().and_then(parse) else { continue };
-        found.push(process);
-        for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            left.extend(children.split_ascii_whitespace().filter_map(|c| c.parse::<u32>().ok()));
-        }
-    }
-    found
-}
-
-/// proc(5): `pid (name) state ppid … utime(14) stime(15) cutime(16) cstime(17) … rss(24)`; the name may hold anything.
-fn parse(stat: &str) -> Option<Process> {
-    let (head, rest) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let number = |n: usize| fields.get(n - 3)?.parse::<i64>().ok().and_then(|v| u64::try_from(v).ok());
-    Some(Process {
-        pid: head.split_once(' ')?.0.parse().ok()?,
-        ticks: number(14)? + number(15)? + number(16)? + number(17)?,
-        resident_kib: number(24)? * PAGE_KIB,
-    })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_of_proc_is_taken_apart_whatever_the_name() {
-        let line = "42 (a b) c) S 7 1 1 0 -1 4194560 0 0 0 0 11 5 3 2 20 0 1 0 9 1000 25 18446744073709551615 1";
-        assert_eq!(parse(line), Some(Process { pid: 42, ticks: 21, resident_kib: 100 }));
-        assert_eq!(parse("nonsense"), None);
-    }
-
-    #[test]
-    fn children_are_counted() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let all = tree(std::process::id());
-        let _ = child.kill();
-        let _ = child.wait();
-        for pid in [std::process::id(), child.id()] {
-            assert!(all.iter().any(|p| p.pid == pid), "{pid} {all:?}");
-        }
-        assert!(all[0].resident_kib > 0, "{all:?}");
-    }
 
     #[test]
     fn a_server_that_ends_is_told_with_its_last_words() {

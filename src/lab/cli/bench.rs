@@ -73,7 +73,11 @@ pub struct ReceiveArgs {
 pub fn run(verb: &BenchVerb) -> Result<(), Failure> {
     match verb {
         BenchVerb::Receive(args) => receive(args),
-        BenchVerb::Engines(request) => engines::run(request),
+        BenchVerb::Engines(request) => {
+            let report = engines::run(request)?;
+            print!("{}", report.text());
+            write(request.json.as_deref(), &report)
+        }
         BenchVerb::Worker(request) => engines::worker::run(request),
         BenchVerb::Conv(args) => {
             let table = layers::measure(args.rounds, args.threads, torch(args)?)?;

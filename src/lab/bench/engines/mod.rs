@@ -45,7 +45,7 @@ pub struct Request {
     slots: usize,
     /// Write the table as JSON
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub(in crate::lab) json: Option<PathBuf>,
 }
 
 /// One engine's medians.
@@ -80,11 +80,11 @@ pub struct Report {
     engines: Vec<Row>,
 }
 
-/// Measures and prints.
+/// Measures.
 ///
 /// # Errors
 /// A series or bundle that cannot be used, I/O. An engine that cannot start is a row that says why.
-pub fn run(request: &Request) -> Result<(), Failure> {
+pub fn run(request: &Request) -> Result<Report, Failure> {
     let here = Machine::here();
     let bundle = crate::shipped::open(request.model.as_deref())?;
     let series = SeriesSlots::open(&request.series)?;
@@ -104,20 +104,14 @@ pub fn run(request: &Request) -> Result<(), Failure> {
         r.of_peer = r.slots_a_second.zip(peer.as_ref().and_then(|p| p.slots_a_second)).map(|(own, peer)| own / peer);
         r.of_peer_cpu = r.cpu_ms.zip(peer.as_ref().and_then(|p| p.cpu_ms)).map(|(own, peer)| peer / own);
     }
-    let report = Report {
+    Ok(Report {
         machine: here,
         series: request.series.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         slot: size,
         series_slots: request.slots,
         rounds: request.rounds.max(1),
         engines: rows,
-    };
-    print!("{}", table::text(&report));
-    if let Some(path) = &request.json {
-        let text = serde_json::to_string_pretty(&report).map_err(|e| Failure::new(Class::Internal, e.to_string()))? + "\n";
-        std::fs::write(path, text).map_err(|e| io(path, &e))?;
-    }
-    Ok(())
+    })
 }
 
 fn io(path: &Path, e: &dyn std::fmt::Display) -> Failure {

@@ -2,9 +2,15 @@
 
 use super::{BATCHES, Report};
 
-/// For a terminal; its lines are Markdown.
-#[must_use]
-pub fn text(report: &Report) -> String {
+impl Report {
+    /// For a terminal; its lines are Markdown.
+    #[must_use]
+    pub fn text(&self) -> String {
+        text(self)
+    }
+}
+
+fn text(report: &Report) -> String {
     let [h, w] = report.slot;
     let mut out =
         format!("{}\n{} as {h} × {w} slots, medians of {} rounds turn about\n\n", report.machine.text(), report.series, report.rounds);

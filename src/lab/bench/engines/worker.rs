@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::super::machine;
+use super::super::{machine, process};
 use crate::detect::{Engine, EngineError, Features, SlotInput, heads, nms, select};
 use crate::error::{Class, Failure};
 
@@ -71,11 +71,11 @@ pub fn run(request: &Request) -> Result<(), Failure> {
             "batch" => crew.batch(n).map_err(failed)?,
             "series" => crew.series(n).map_err(failed)?,
             "cpu" => {
-                say(machine::cpu_seconds().map_or_else(|| "unknown".into(), |s| s.to_string()))?;
+                say(process::of(std::process::id()).map_or_else(|| "unknown".into(), |p| p.cpu_seconds().to_string()))?;
                 continue;
             }
             _ => {
-                say(machine::peak_mib().map_or_else(|| "unknown".into(), |mib| mib.to_string()))?;
+                say(process::peak_mib().map_or_else(|| "unknown".into(), |mib| mib.to_string()))?;
                 continue;
             }
         }
