@@ -1,10 +1,10 @@
 //! Promise: PACS and scanners as they are installed get their objects in and their commitment back: Orthanc, DCMTK with PDUs of every length it knows,
-//! pynetdicom without a limit and with as many presentation contexts as there can be.
+//! pynetdicom without a limit and with as many presentation contexts as there can be, dicom-rs.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
 
-use common::{Process, Rig, Subscriber, free_port, mosquitto, peer_script, run, series, tool, wait_for};
+use common::{Process, Rig, Subscriber, cargo_peer, free_port, mosquitto, peer_script, run, series, tool, wait_for};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -142,4 +142,21 @@ fn as_many_presentation_contexts_as_there_can_be() {
     let opened: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!((&opened["proposed"], &opened["accepted"]), (&json!(128), &json!(128)), "{opened}");
     assert_eq!(rig.spooled().len(), files.len());
+}
+
+#[test]
+fn dicom_rs_pushes_a_series() {
+    let port = free_port();
+    let dir = tempfile::tempdir().unwrap();
+    let _broker = mosquitto(dir.path(), port);
+    let subscriber = Subscriber::new(port);
+    let rig = Rig::new(port, "");
+    let (files, uid) = series(dir.path(), "dicom-rs", 4);
+    // The sample is JPEG-LS; it goes as it is.
+    let address = format!("LESIONWATCH@127.0.0.1:{}", rig.dicom);
+    let (ok, text) = run(cargo_peer("dicom-storescu").args(["--fail-first", "--calling-ae-title", "CT1", &address]).args(&files));
+    assert!(ok, "{text}\n{}", rig.log());
+    assert_eq!(pixels(&rig.spooled()), pixels(&files));
+    let result = wait_for(&format!("the result; log:\n{}", rig.log()), || subscriber.results(&uid).pop());
+    assert_eq!((&result["outcome"], &result["series"]["slices"]), (&json!("analysed"), &json!(files.len())), "{result:#}");
 }

@@ -8,12 +8,14 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flate2::Crc;
 
 /// Made and synced at once: one sync of the folder for so many objects. More than the associations of a busy hospital.
 const MADE_AT_ONCE: usize = 32;
+/// Who takes one of so few makes more, while the others take what is left.
+const FEW: usize = 16;
 /// PS3.10 7.1.
 pub const PREAMBLE_BYTES: usize = 128;
 const MAGIC: &[u8; 20] = b"lesionwatch spool 1\0";
@@ -23,15 +25,22 @@ const SUFFIX: &str = "part";
 #[derive(Debug)]
 pub struct Spares {
     dir: PathBuf,
-    ready: Mutex<Vec<PathBuf>>,
+    ready: Mutex<Ready>,
     next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    paths: Vec<PathBuf>,
+    /// Somebody makes more.
+    making: bool,
 }
 
 impl Spares {
     /// Of a folder that is there and empty.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, ready: Mutex::new(Vec::new()), next: AtomicU64::new(0) }
+        Self { dir, ready: Mutex::default(), next: AtomicU64::new(0) }
     }
 
     /// A file to write to, empty, under a name that is durable.
@@ -39,15 +48,32 @@ impl Spares {
     /// # Errors
     /// The system's.
     pub fn take(&self) -> io::Result<(PathBuf, File)> {
-        let path = {
-            let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-            if ready.is_empty() {
-                *ready = self.make()?;
-            }
-            ready.pop().ok_or_else(|| io::Error::other("no spare file"))?
-        };
+        let path = self.next_ready()?;
         let file = File::create(&path)?;
         Ok((path, file))
+    }
+
+    fn next_ready(&self) -> io::Result<PathBuf> {
+        let mut ready = self.ready();
+        let few = ready.paths.len() < FEW && !std::mem::replace(&mut ready.making, true);
+        // Where none is left somebody else makes more at this moment: rather twice than waiting.
+        if few || ready.paths.is_empty() {
+            drop(ready);
+            let made = self.make();
+            ready = self.ready();
+            ready.making &= !few;
+            match made {
+                Ok(made) => ready.paths.extend(made),
+                Err(e) if ready.paths.is_empty() => return Err(e),
+                // What is left is as good as it was.
+                Err(_) => {}
+            }
+        }
+        ready.paths.pop().ok_or_else(|| io::Error::other("no spare file"))
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn make(&self) -> io::Result<Vec<PathBuf>> {

@@ -21,6 +21,8 @@ use super::spare::{self, PREAMBLE_BYTES, Spares};
 /// Folder of objects under way; at start what is whole is taken out of it and the rest removed.
 const INCOMING: &str = "incoming";
 const SUFFIX: &str = "dcm";
+/// Pieces of a data set are gathered up to this length; longer ones, as most scanners send them, go to the file without a copy.
+const GATHERED_BYTES: usize = 32 * 1024;
 
 /// Why the spool cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +98,7 @@ impl Spool {
         let mut head = b"DICM".to_vec();
         meta.write(&mut head).map_err(io::Error::other)?;
         let (path, file) = self.spares.take()?;
-        let file = io::BufWriter::with_capacity(128 * 1024, file);
+        let file = io::BufWriter::with_capacity(GATHERED_BYTES, file);
         let mut object = Incoming { spool: self, path, file: Some(file), crc: Crc::new(), prefix: Vec::new(), length: 0, bytes: 0 };
         // Stamped at the end.
         object.put(&[0; PREAMBLE_BYTES])?;
@@ -215,19 +217,37 @@ fn adopt(dir: &Path, path: &Path) -> io::Result<()> {
 
 /// Renames a synced object to `to`, unless it is there already.
 fn put_in_place(from: &Path, mut to: PathBuf) -> io::Result<Kept> {
-    if let Some(series) = to.parent() {
-        fs::create_dir_all(series)?;
+    match rename_new(from, &to) {
+        Ok(()) => return Ok(Kept::New(to)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(e),
     }
-    let conflict = to.exists();
-    if conflict {
-        if same_object(&to, from)? {
-            return Ok(Kept::Repeat);
-        }
-        let stem = to.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-        to.set_file_name(format!("{stem}~{}.{SUFFIX}", digest(from)?));
+    if same_object(&to, from)? {
+        return Ok(Kept::Repeat);
     }
+    let stem = to.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    to.set_file_name(format!("{stem}~{}.{SUFFIX}", digest(from)?));
     fs::rename(from, &to)?;
-    Ok(if conflict { Kept::Conflict(to) } else { Kept::New(to) })
+    Ok(Kept::Conflict(to))
+}
+
+/// Renames without replacing, in one step where the file system can: of two objects of one UID that come at once, neither is lost. Folders are made
+/// where they are not there, which they are for all objects of a series but the first.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let rename = || match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // The file system does not know the flag.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if to.exists() => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::rename(from, to),
+        other => other.map_err(io::Error::from),
+    };
+    match rename() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            to.parent().map_or(Ok(()), fs::create_dir_all)?;
+            rename()
+        }
+        other => other,
+    }
 }
 
 /// 16 hex digits of the SHA-256 of a UID.
@@ -265,6 +285,7 @@ fn recover(path: &Path) -> Option<StoredObject> {
 #[derive(Debug)]
 pub struct Incoming<'a> {
     spool: &'a Spool,
+    /// Empty once it was renamed.
     path: PathBuf,
     file: Option<io::BufWriter<File>>,
     /// Of what follows the preamble.
@@ -325,14 +346,21 @@ impl Incoming<'_> {
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&spare::stamp(&self.crc, self.length))?;
         file.sync_all()?;
-        put_in_place(&self.path, self.spool.place(study, series, sop_instance))
+        let kept = put_in_place(&self.path, self.spool.place(study, series, sop_instance))?;
+        if kept != Kept::Repeat {
+            // It has another name now.
+            self.path = PathBuf::new();
+        }
+        Ok(kept)
     }
 }
 
 impl Drop for Incoming<'_> {
     fn drop(&mut self) {
-        // Renamed already, or not wanted: either way nothing may stay here.
-        let _ = fs::remove_file(&self.path);
+        if !self.path.as_os_str().is_empty() {
+            // Not wanted, or not kept: nothing may stay here.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -342,13 +342,22 @@ pub fn associate_request(calling: &str, called: &str, class: &str) -> Vec<u8> {
 
 /// A script of `tests/peers` in the interpreter that tests/run sets up.
 pub fn peer_script(name: &str) -> Command {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let python = target.join("peers-venv/bin/python");
-    assert!(python.exists(), "{} is not there: tests/run installs the peers", python.display());
-    let mut command = Command::new(python);
-    command.arg(root.join("tests/peers").join(name));
+    let mut command = Command::new(installed("peers-venv/bin/python"));
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name));
     command
+}
+
+/// A peer from crates.io that tests/run sets up.
+pub fn cargo_peer(name: &str) -> Command {
+    Command::new(installed(&format!("peers-cargo/bin/{name}")))
+}
+
+/// A program below the build folder.
+fn installed(program: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    let path = target.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from).join(program);
+    assert!(path.exists(), "{} is not there: tests/run installs the peers", path.display());
+    path
 }
 
 /// Asserts that `document` fits `schemas/<name>.json`.

@@ -55,7 +55,8 @@ impl Receiver {
     fn command(self, request: &Request, dir: &Path, port: u16) -> Result<Option<Command>, Failure> {
         let Some(program) = self.program(request) else { return Ok(None) };
         let mut command = Command::new(program);
-        command.current_dir(dir);
+        // Backtraces of errors that are no faults, where the one who measures has asked for them: no part of receiving.
+        command.current_dir(dir).env_remove("RUST_BACKTRACE");
         let number = port.to_string();
         let objects = self.objects(dir);
         match self {
