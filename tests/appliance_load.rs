@@ -1,6 +1,6 @@
 //! Promise: the receiver's memory does not grow with what it receives, and a small request is answered soon while four associations push all they can.
 //!
-//! Objects are small (64 × 64) unless `LESIONWATCH_LOAD=full`: then memory is measured with 512 × 512 slices, three times as many rounds.
+//! Objects are small (64 × 64) unless `LESIONWATCH_LOAD=full`: then memory is measured with 512 × 512 slices, over ten rounds instead of two (32 GB go through the disk).
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
@@ -52,7 +52,7 @@ fn memory_does_not_grow_with_what_is_received() {
     let dir = tempfile::tempdir().unwrap();
     let _broker = mosquitto(dir.path(), port);
     let rig = Rig::without_page(port, "");
-    let (side, rounds) = if full() { (512, 6) } else { (64, 2) };
+    let (side, rounds) = if full() { (512, 10) } else { (64, 2) };
     let series = |round: usize, count: usize| -> Vec<Vec<PathBuf>> {
         (0..SENDERS).map(|s| ct(dir.path(), &format!("1.2.826.0.1.3680043.2.8.{round}.{s}"), count, side)).collect()
     };

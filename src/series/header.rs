@@ -1,4 +1,5 @@
-//! One instance's header → [`SliceHeader`]. Reads up to the pixel data, tolerates missing optional attributes, never panics.
+//! One instance's header → [`SliceHeader`]. Reads up to the pixel data, tolerates missing optional attributes, never panics. Attributes are asked for with
+//! `get`: the library's error about a missing one takes a backtrace, a sixth of the time of reading headers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -104,13 +105,13 @@ fn whole(path: &Path, object: &DefaultDicomObject) -> Result<SliceHeader, Header
         thickness_mm: floats::<1>(object, tags::SLICE_THICKNESS).map(|v| v[0]).filter(|t| *t > 0.0),
         gantry_tilt_deg: floats::<1>(object, tags::GANTRY_DETECTOR_TILT).map(|v| v[0]),
         has_rescale: floats::<1>(object, tags::RESCALE_SLOPE).is_some() && floats::<1>(object, tags::RESCALE_INTERCEPT).is_some(),
-        has_pixels: object.element(tags::BITS_ALLOCATED).is_ok(),
+        has_pixels: object.get(tags::BITS_ALLOCATED).is_some(),
     })
 }
 
 /// A value as text, `None` where absent or empty.
 pub(super) fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
-    let value = object.element(tag).ok()?.to_str().ok()?;
+    let value = object.get(tag)?.to_str().ok()?;
     let value = value.trim_matches(['\0', ' ']);
     (!value.is_empty()).then(|| value.to_owned())
 }
@@ -135,13 +136,13 @@ fn uid(object: &InMemDicomObject, tag: Tag) -> Option<String> {
 }
 
 fn int(object: &InMemDicomObject, tag: Tag) -> Option<i64> {
-    let element = object.element(tag).ok()?;
+    let element = object.get(tag)?;
     element.to_int::<i64>().ok().or_else(|| element.to_float64().ok().filter(|v| v.is_finite()).map(|v| v as i64))
 }
 
 /// Exactly `N` finite numbers.
 pub(super) fn floats<const N: usize>(object: &InMemDicomObject, tag: Tag) -> Option<[f64; N]> {
-    let values = object.element(tag).ok()?.to_multi_float64().ok()?;
+    let values = object.get(tag)?.to_multi_float64().ok()?;
     let values: [f64; N] = values.try_into().ok()?;
     values.iter().all(|v| v.is_finite()).then_some(values)
 }

@@ -20,7 +20,7 @@ struct Groups<'a> {
 }
 
 fn items(object: &InMemDicomObject, tag: Tag) -> &[InMemDicomObject] {
-    object.element(tag).ok().and_then(|e| e.items()).unwrap_or_default()
+    object.get(tag).and_then(|e| e.items()).unwrap_or_default()
 }
 
 impl Groups<'_> {

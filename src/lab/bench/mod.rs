@@ -7,7 +7,6 @@ pub mod engines;
 pub mod layers;
 pub mod machine;
 pub mod median;
-pub mod peer;
 pub mod process;
 pub mod receive;
 pub mod step;

@@ -7,6 +7,7 @@
 
 mod echo;
 mod objects;
+mod peer;
 mod receivers;
 mod table;
 
@@ -15,6 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use self::echo::Echo;
+use self::peer::Peer;
 use self::receivers::{Receiver, installed};
 use super::machine::Machine;
 use crate::error::{Class, Failure};
@@ -212,7 +214,7 @@ fn send(storescu: &Path, port: u16, nagle: bool, parts: &[&[PathBuf]]) -> Result
 }
 
 /// Processor seconds of a server once it has done what it does after the last answer.
-fn settled(server: &super::peer::Peer) -> f64 {
+fn settled(server: &Peer) -> f64 {
     let deadline = Instant::now() + SETTLE_WITHIN;
     let mut last = server.cpu_seconds();
     while Instant::now() < deadline {

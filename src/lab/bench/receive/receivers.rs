@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Request;
+use super::peer::{Peer, free_port};
 use crate::error::{Class, Failure};
-use crate::lab::bench::peer::{Peer, free_port};
 
 /// Who receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::process::{Process, tree};
 use crate::error::{Class, Failure};
+use crate::lab::bench::process::{Process, tree};
 
 /// A server that does not accept connections within this is not going to.
 const READY_WITHIN: Duration = Duration::from_secs(60);
