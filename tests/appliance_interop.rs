@@ -4,49 +4,10 @@
 
 mod common;
 
-use common::{Process, Rig, Subscriber, cargo_peer, free_port, mosquitto, peer_script, run, series, tool, wait_for};
+use common::orthanc::Orthanc;
+use common::{Rig, Subscriber, cargo_peer, free_port, mosquitto, peer_script, run, series, tool, wait_for};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-
-/// An Orthanc with a folder of its own, which knows the appliance as `box`.
-struct Orthanc {
-    _process: Process,
-    http: u16,
-}
-
-impl Orthanc {
-    fn start(dir: &Path, dicom: u16, appliance: u16) -> Self {
-        let http = free_port();
-        let config = json!({
-            "Name": "pacs", "StorageDirectory": dir.join("orthanc"), "IndexDirectory": dir.join("orthanc"), "Plugins": [],
-            "HttpPort": http, "RemoteAccessAllowed": false, "AuthenticationEnabled": false,
-            "DicomServerEnabled": true, "DicomPort": dicom, "DicomAet": "ORTHANC", "DicomCheckModalityHost": false,
-            "DicomModalities": { "box": { "AET": "LESIONWATCH", "Host": "127.0.0.1", "Port": appliance, "AllowStorageCommitment": true } },
-        });
-        let path = dir.join("orthanc.json");
-        std::fs::write(&path, config.to_string()).unwrap();
-        let log = std::fs::File::create(dir.join("orthanc.log")).unwrap();
-        let child = tool("Orthanc").arg(&path).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let orthanc = Self { _process: Process(child), http };
-        wait_for("Orthanc", || TcpStream::connect(("127.0.0.1", http)).ok());
-        orthanc
-    }
-
-    /// One request; the body of the answer.
-    fn ask(&self, method: &str, path: &str, body: &[u8]) -> Value {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).unwrap();
-        write!(stream, "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
-        stream.write_all(body).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(" 200 "), "{method} {path}: {answer}");
-        serde_json::from_str(body).unwrap_or(Value::Null)
-    }
-}
+use std::path::PathBuf;
 
 #[test]
 fn orthanc_pushes_a_study_and_gets_its_commitment() {

@@ -3,6 +3,7 @@
 mod bench;
 mod dataset;
 mod quantize;
+mod retrieve;
 mod synthesize;
 mod train;
 
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Measurement objects, and the CT round what they mark, from a PACS into folders for `mine`
+    Retrieve(retrieve::RetrieveArgs),
     /// Bookmarks that radiologists left in SR, GSPS, AIM or a vendor's export, with their CT, into a dataset laid out as DeepLesion is
     Mine(MineArgs),
     /// What is in a dataset of marked lesions (DeepLesion's release, a harvest of `mine`, DICOM with truth tables), and what is wrong with it
@@ -175,6 +178,7 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match cli.verb {
+        Verb::Retrieve(args) => retrieve::run(&args),
         Verb::Mine(args) => mine(args),
         Verb::Synthesize(args) => synthesize::run(&args),
         Verb::Train(args) => train::run(&args),

@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod export;
 pub mod mine;
 pub mod quantize;
+pub mod retrieve;
 pub mod slots;
 pub mod synthesize;
 pub mod train;
