@@ -35,7 +35,7 @@ fn a_bundle_gets_its_ranges_and_its_files() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let after = Bundle::open(&at).unwrap();
     let ranges = after.description.quantization.clone().unwrap();
-    assert!(ranges.calibrated_on.contains("LIDC-IDRI-0314 (2)") && ranges.method == "mse", "{ranges:?}");
+    assert!(ranges.calibrated_on.contains("LIDC-IDRI-0314 (2)") && ranges.method == "headroom", "{ranges:?}");
     assert_ne!(Some(&ranges), before.description.quantization.as_ref());
     // A mean of windows: something between nothing and all.
     assert!(ranges.ranges["stem"] > 0.3 && ranges.ranges["stem"] <= 1.0, "{:?}", ranges.ranges);
