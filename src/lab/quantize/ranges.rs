@@ -11,7 +11,7 @@ const BINS: usize = 4096;
 /// Share of values within the range, for [`Method::Percentile`].
 const WITHIN: f64 = 0.9999;
 /// A range of [`Method::Headroom`] ends at so many times the largest value: in crops with lesions maps reach up to 2.25 times as far as in the calibration
-/// slots, and one bit of resolution is not missed.
+/// slots. What a bit of resolution less costs is measured layer by layer, and layers that it costs too much stay f32.
 const HEADROOM: f32 = 2.0;
 /// Candidates of [`Method::Mse`] lie evenly between a twentieth of the largest value and that value.
 const CANDIDATES: usize = 96;
