@@ -33,6 +33,12 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
+/// Score of a cell before calibration: the geometric mean of objectness and quality.
+#[must_use]
+pub fn score(cell: &[f32]) -> f32 {
+    (sigmoid(cell[channel::OBJECTNESS]) * sigmoid(cell[channel::QUALITY])).sqrt()
+}
+
 /// Centre of cell `index` of a level, in slot pixels (pixel centres at whole numbers).
 #[must_use]
 pub fn cell_centre(index: usize, stride: usize) -> f32 {
@@ -45,7 +51,7 @@ pub fn decode(levels: &[Map]) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     for (map, stride) in levels.iter().zip(STRIDES) {
         for (index, cell) in map.data.chunks_exact(HEAD_CHANNELS).enumerate() {
-            let score = (sigmoid(cell[channel::OBJECTNESS]) * sigmoid(cell[channel::QUALITY])).sqrt();
+            let score = score(cell);
             if score >= LEAST_SCORE && cell.iter().all(|v| v.is_finite()) {
                 candidates.push(candidate(cell, score, index % map.width, index / map.width, stride, map));
             }

@@ -14,6 +14,8 @@ use super::weights::Layer;
 
 /// Zero point of every map.
 pub const ZERO_POINT: i8 = i8::MIN;
+/// The map of a slot's windows, 0..1 by definition.
+pub const SLOT: &str = "slot";
 /// Steps from the lower end of a map to its upper end.
 pub const STEPS: f32 = 255.0;
 /// A map that reaches further is a damaged number, not a measurement.
@@ -25,7 +27,7 @@ const MOST_BIAS_STEPS: f32 = (1 << 24) as f32;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantization {
-    /// How ranges were chosen: `mse`, `percentile` or `max`.
+    /// How ranges were chosen: `headroom`, `mse`, `percentile` or `max`.
     pub method: String,
     /// The slots they were measured on.
     pub calibrated_on: String,
@@ -41,7 +43,7 @@ pub struct Quantization {
 pub fn map_name(graph: &Graph, i: usize) -> Option<String> {
     let node = &graph.nodes[i];
     match &node.op {
-        Op::Input if node.stride == 1 => Some("slot".into()),
+        Op::Input if node.stride == 1 => Some(SLOT.into()),
         Op::Input => Some(format!("neck{}", node.stride)),
         Op::Conv(c, _) => c.norm_relu.then(|| c.name.clone()),
         Op::Add(a, b) => [b, a].into_iter().find_map(|x| match &graph.nodes[*x].op {

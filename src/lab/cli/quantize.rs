@@ -23,7 +23,7 @@ pub struct QuantizeArgs {
     #[arg(long, value_name = "N", default_value_t = 8)]
     windows: usize,
     /// Where the range of a map ends
-    #[arg(long, value_name = "METHOD", value_enum, default_value_t = Method::Mse)]
+    #[arg(long, value_name = "METHOD", value_enum, default_value_t = Method::Headroom)]
     method: Method,
     /// Series (a folder of DICOM) to measure the cost on, with painted lesions and as it is; one that was kept out of training
     #[arg(long, value_name = "DIR")]
@@ -59,6 +59,9 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Failure> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report).map_err(|e| Failure::new(Class::Internal, e.to_string()))? + "\n";
         std::fs::write(path, text).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())))?;
+    }
+    if let Some(reason) = report.refused {
+        return Err(Failure::new(Class::Data, reason));
     }
     if request.write {
         println!("\nwrote {}", args.bundle.display());

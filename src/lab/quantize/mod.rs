@@ -1,11 +1,13 @@
 //! `lesionlab quantize`: ranges of maps measured on calibration slots, the layers that stay f32, what it costs; into a bundle's description.
 //!
 //! Weights need no measurement: q8_0 and int8 engines quantize the master when the bundle is opened, so ranges (a few kilobytes) are all that ships.
-//! [`observe`] computes with every map in view, [`ranges`] says where a range ends, [`table`] what each layer loses, [`accuracy`] what the whole loses.
+//! [`observe`] computes with every map in view, [`ranges`] says where a range ends, [`table`] what each layer loses, [`shift`] what that does to scores,
+//! [`accuracy`] what the whole loses.
 
 pub mod accuracy;
 pub mod observe;
 pub mod ranges;
+pub mod shift;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -16,12 +18,13 @@ use serde::Serialize;
 use self::accuracy::{Cost, LEAST_FLAGGED_PERCENT, MOST_LOSS};
 use self::observe::{Arithmetic, beside, maps, slot_map};
 use self::ranges::{Histogram, Histograms, Method};
-use self::table::{Errors, Row};
+use self::shift::Shift;
+use self::table::{AtLesions, Errors, Row};
 use super::slots::SeriesSlots;
 use super::synthesize::Sampler;
 use crate::detect::bundle::{Bundle, tolerance};
 use crate::detect::network::Graph;
-use crate::detect::quantization::{Quantization, map_name};
+use crate::detect::quantization::{Quantization, SLOT, map_name};
 use crate::detect::{Map, SlotInput, select};
 use crate::error::{Class, Failure};
 
@@ -59,10 +62,14 @@ pub struct Report {
     pub calibrated_on: String,
     /// Layer by layer.
     pub layers: Vec<Row>,
+    /// What the whole int8 network does to the raw scores which f32 reports; `None` where there was nothing to measure on.
+    pub score_shift: Option<Shift>,
     /// What the bundle's self-test finds of each quantized engine.
     pub self_test: Vec<SelfTest>,
     /// Engine by engine; empty where there was nothing to measure on.
     pub cost: Vec<Cost>,
+    /// Why nothing was written: int8 costs too much, whatever stays f32.
+    pub refused: Option<String>,
 }
 
 /// One engine's self-test.
@@ -96,7 +103,7 @@ pub(crate) fn internal(e: impl std::fmt::Display) -> Failure {
 /// Measures, writes, reports. `validation` paints lesions into the series kept for validation; `series` is that series as it is.
 ///
 /// # Errors
-/// A bundle or a series that cannot be used; I/O; an engine's failure; a cost that stays unbearable, with what it is.
+/// A bundle or a series that cannot be used; I/O; an engine's failure. A cost that stays unbearable is in the report, so that its table can be read.
 pub fn run(request: &Request, validation: Option<(&Sampler, &SeriesSlots)>) -> Result<Report, Failure> {
     let bundle = Bundle::open(&request.bundle).map_err(|e| Failure::new(Class::Data, e.to_string()))?;
     let context = bundle.description.network.context;
@@ -127,9 +134,16 @@ pub fn run(request: &Request, validation: Option<(&Sampler, &SeriesSlots)>) -> R
     }
     worst.retain(|(name, _)| !measured.contains_key(name));
     q.keep_f32 = measured.keys().cloned().collect();
-    let mut cost = Vec::new();
+    let (mut cost, mut refused) = (Vec::new(), None);
+    let (mut crops, mut at_lesions) = (Vec::new(), AtLesions::default());
     if let Some((sampler, series)) = validation {
         let score = accuracy::raw_operating_point(&bundle);
+        crops = shift::draw(&bundle, sampler, score).map_err(internal)?;
+        let shifts = shift::alone(&bundle, &everything, &crops).map_err(internal)?;
+        // Where scores are what is lost, the layers that move them most come first.
+        let moved = |name: &String| shifts.get(name).map_or(0.0, |s| s.rms);
+        worst.sort_by(|a, b| moved(&b.0).total_cmp(&moved(&a.0)));
+        at_lesions = AtLesions { most: shift::largest(&bundle, &crops), shifts };
         let said = |bundle: &Bundle, name: &str| {
             let mut engine = select::unchecked(bundle, name).map_err(internal)?;
             accuracy::listen(engine.as_mut(), sampler, request.crops, Some(series))
@@ -143,8 +157,10 @@ pub fn run(request: &Request, validation: Option<(&Sampler, &SeriesSlots)>) -> R
             with.description.quantization = Some(q.clone());
             with.int8_onnx = None;
             let int8 = accuracy::cost("tract int8".into(), request.crops, &reference, &said(&with, "tract-int8")?, score);
+            cost.truncate(2);
+            cost.push(int8);
+            let int8 = &cost[2];
             if int8.is_bearable() {
-                cost.push(int8);
                 break;
             }
             let found = format!(
@@ -152,10 +168,10 @@ pub fn run(request: &Request, validation: Option<(&Sampler, &SeriesSlots)>) -> R
                 int8.lost(),
                 int8.flagged_too_percent
             );
-            let next = worst.next().filter(|_| moved < MOST_MOVED);
-            let next = next.ok_or_else(|| {
-                Failure::new(Class::Data, format!("{found} with {} layers in f32; nothing was written", q.keep_f32.len()))
-            })?;
+            let Some(next) = worst.next().filter(|_| moved < MOST_MOVED) else {
+                refused = Some(format!("{found} with {} layers in f32; nothing was written", q.keep_f32.len()));
+                break;
+            };
             eprintln!("{found}: {} stays f32", next.0);
             measured.insert(next.0.clone(), format!("f32: before, {found}"));
             q.keep_f32.push(next.0);
@@ -163,11 +179,12 @@ pub fn run(request: &Request, validation: Option<(&Sampler, &SeriesSlots)>) -> R
     }
     q.keep_f32.sort();
     calibration.measure(&bundle, &everything, &q)?;
-    let layers = calibration.rows(&q, &measured);
-    if request.write {
+    let layers = calibration.rows(&q, &at_lesions, &measured);
+    let score_shift = if crops.is_empty() { None } else { Some(shift::together(&bundle, &q, &crops).map_err(internal)?) };
+    if request.write && refused.is_none() {
         Bundle::quantize(&request.bundle, &q, request.files).map_err(|e| Failure::new(Class::Io, e.to_string()))?;
     }
-    Ok(Report { layers, self_test: self_test(&bundle, &q)?, cost, method: q.method, calibrated_on: q.calibrated_on })
+    Ok(Report { layers, score_shift, self_test: self_test(&bundle, &q)?, cost, refused, method: q.method, calibrated_on: q.calibrated_on })
 }
 
 impl Report {
@@ -175,6 +192,9 @@ impl Report {
     #[must_use]
     pub fn text(&self) -> String {
         let mut out = format!("ranges by {} on {}\n\n{}", self.method, self.calibrated_on, table::text(&self.layers));
+        if let Some(shift) = self.score_shift {
+            out += &format!("\nraw scores that f32 reports, all int8 layers together: {}\n", shift.text());
+        }
         out += "\nself-test, largest difference from f32 by level\n\n";
         for t in &self.self_test {
             let by_level = t.differences.iter().map(|d| format!("{d:.4}")).collect::<Vec<_>>().join(" ");
@@ -245,6 +265,8 @@ impl Calibration {
     /// so do the encoder's outputs and the heads' inputs, which are the same maps.
     fn quantization(&self, method: Method, calibrated_on: String) -> Quantization {
         let mut ranges: BTreeMap<String, f32> = self.seen.iter().map(|(name, h)| (name.clone(), h.range(method))).collect();
+        // Windows end at 1 by definition, whatever the calibration slots hold.
+        ranges.insert(SLOT.into(), 1.0);
         let mut one = |names: [Option<String>; 2]| {
             if let [Some(a), Some(b)] = names {
                 let most = [&a, &b].iter().filter_map(|n| ranges.get(*n).copied()).fold(0.0, f32::max);
@@ -299,8 +321,9 @@ impl Calibration {
         all
     }
 
-    fn rows(&self, q: &Quantization, measured: &BTreeMap<String, String>) -> Vec<Row> {
-        self.graphs.iter().zip(&self.errors).flat_map(|(graph, errors)| table::rows(graph, q, &self.seen, errors, measured)).collect()
+    fn rows(&self, q: &Quantization, at_lesions: &AtLesions, measured: &BTreeMap<String, String>) -> Vec<Row> {
+        let both = self.graphs.iter().zip(&self.errors);
+        both.flat_map(|(graph, errors)| table::rows(graph, q, &self.seen, errors, at_lesions, measured)).collect()
     }
 }
 

@@ -1,13 +1,14 @@
 //! The network's graphs computed in f32 with every map in view: to see ranges, and to see what quantization does to each layer.
 
-use crate::detect::Map;
-use crate::detect::SlotInput;
+use std::collections::BTreeMap;
+
 use crate::detect::conv::{Epilogue, Shape, forward};
 use crate::detect::network::{Conv, Graph, Op};
 use crate::detect::ops::upsampled;
 use crate::detect::q8_0::{self, Q8Layer};
 use crate::detect::quantization::{Int8Layer, Quantization, scale, through_int8};
 use crate::detect::weights::{FoldedWeights, Layer};
+use crate::detect::{Map, SlotInput};
 
 /// How convolutions are computed.
 pub enum Arithmetic<'a> {
@@ -75,6 +76,33 @@ fn int8_as_f32(layer: &Layer, range_in: f32) -> Layer {
     Layer { weights: int8.weights_f32(), bias }
 }
 
+/// The map of node `i`, which is no input, out of the maps before it.
+fn node<'a>(
+    graph: &Graph,
+    i: usize,
+    weights: &FoldedWeights,
+    arithmetic: &Arithmetic<'_>,
+    map: impl Fn(usize) -> &'a Map,
+) -> Result<Map, String> {
+    Ok(match &graph.nodes[i].op {
+        Op::Input => return Err(format!("node {i} is an input")),
+        Op::Conv(_, x) => convolve(graph, i, weights, arithmetic, map(*x))?,
+        Op::Add(a, b) => {
+            let (a, b) = (map(*a), map(*b));
+            Map { data: a.data.iter().zip(&b.data).map(|(a, b)| a + b).collect(), ..*a }
+        }
+        Op::Concat(a, b) => {
+            let (a, b) = (map(*a), map(*b));
+            let cells = a.data.chunks_exact(a.channels).zip(b.data.chunks_exact(b.channels));
+            Map { data: cells.flat_map(|(a, b)| [a, b].concat()).collect(), channels: a.channels + b.channels, ..*a }
+        }
+        Op::Upsample(x) => {
+            let x = map(*x);
+            Map { data: upsampled(&x.data, x.width, x.channels), height: 2 * x.height, width: 2 * x.width, channels: x.channels }
+        }
+    })
+}
+
 /// Every map of `graph`, in the order of its nodes.
 ///
 /// # Errors
@@ -82,27 +110,38 @@ fn int8_as_f32(layer: &Layer, range_in: f32) -> Layer {
 pub fn maps(graph: &Graph, weights: &FoldedWeights, arithmetic: &Arithmetic<'_>, inputs: Vec<Map>) -> Result<Vec<Map>, String> {
     let mut inputs = inputs.into_iter();
     let mut maps: Vec<Map> = Vec::with_capacity(graph.nodes.len());
-    for (i, node) in graph.nodes.iter().enumerate() {
-        let map = match &node.op {
+    for (i, n) in graph.nodes.iter().enumerate() {
+        let map = match n.op {
             Op::Input => inputs.next().ok_or("too few inputs")?,
-            Op::Conv(_, x) => convolve(graph, i, weights, arithmetic, &maps[*x])?,
-            Op::Add(a, b) => {
-                let (a, b) = (&maps[*a], &maps[*b]);
-                Map { data: a.data.iter().zip(&b.data).map(|(a, b)| a + b).collect(), ..*a }
-            }
-            Op::Concat(a, b) => {
-                let (a, b) = (&maps[*a], &maps[*b]);
-                let cells = a.data.chunks_exact(a.channels).zip(b.data.chunks_exact(b.channels));
-                Map { data: cells.flat_map(|(a, b)| [a, b].concat()).collect(), channels: a.channels + b.channels, ..*a }
-            }
-            Op::Upsample(x) => {
-                let x = &maps[*x];
-                Map { data: upsampled(&x.data, x.width, x.channels), height: 2 * x.height, width: 2 * x.width, channels: x.channels }
-            }
+            _ => node(graph, i, weights, arithmetic, |x| &maps[x])?,
         };
         maps.push(map);
     }
     Ok(maps)
+}
+
+/// The maps that change where those of `replaced` take the place of `exact`'s, in f32 from there on.
+///
+/// # Errors
+/// As [`convolve`].
+pub fn changed(
+    graph: &Graph,
+    weights: &FoldedWeights,
+    exact: &[Map],
+    mut replaced: BTreeMap<usize, Map>,
+) -> Result<BTreeMap<usize, Map>, String> {
+    for (i, n) in graph.nodes.iter().enumerate() {
+        let reads = match &n.op {
+            Op::Input => continue,
+            Op::Conv(_, x) | Op::Upsample(x) => [*x; 2],
+            Op::Add(a, b) | Op::Concat(a, b) => [*a, *b],
+        };
+        if !replaced.contains_key(&i) && reads.iter().any(|x| replaced.contains_key(x)) {
+            let map = node(graph, i, weights, &Arithmetic::F32, |x| replaced.get(&x).unwrap_or(&exact[x]))?;
+            replaced.insert(i, map);
+        }
+    }
+    Ok(replaced)
 }
 
 /// The convolutions of `graph` with their node numbers.

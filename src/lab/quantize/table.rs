@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::observe::{self, Arithmetic};
 use super::ranges::Histograms;
+use super::shift::Shift;
 use crate::detect::Map;
 use crate::detect::network::Graph;
 use crate::detect::q8_0;
@@ -25,11 +26,15 @@ pub struct Row {
     pub range_out: Option<f32>,
     /// Largest value it wrote on the calibration slots.
     pub most_out: Option<f32>,
+    /// Largest value it wrote in crops with a lesion that f32 reports; `None` where there were none to look at.
+    pub most_reported: Option<f32>,
     /// How the ranges were chosen.
     pub method: String,
     /// Relative RMS error of its output (%) when it alone is int8 (weights, input, output), everything before it f32.
     pub alone_percent: Option<f64>,
-    /// The same where every layer up to it that is int8 is.
+    /// What that does to the raw scores which f32 reports.
+    pub score_shift: Option<Shift>,
+    /// The relative RMS error where every layer up to it that is int8 is.
     pub int8_percent: f64,
     /// The same with the Q8_0 engine's arithmetic.
     pub q8_0_percent: f64,
@@ -75,9 +80,25 @@ impl Errors {
     }
 }
 
+/// What was measured layer by layer in crops with a lesion that f32 reports; empty where there were none.
+#[derive(Debug, Clone, Default)]
+pub struct AtLesions {
+    /// What each layer alone in int8 does to scores.
+    pub shifts: BTreeMap<String, Shift>,
+    /// Largest value of each layer's map.
+    pub most: BTreeMap<String, f32>,
+}
+
 /// The rows of one graph. `measured` says of layers that stay f32 by measurement why they do.
 #[must_use]
-pub fn rows(graph: &Graph, q: &Quantization, seen: &Histograms, errors: &Errors, measured: &BTreeMap<String, String>) -> Vec<Row> {
+pub fn rows(
+    graph: &Graph,
+    q: &Quantization,
+    seen: &Histograms,
+    errors: &Errors,
+    at_lesions: &AtLesions,
+    measured: &BTreeMap<String, String>,
+) -> Vec<Row> {
     observe::convs(graph)
         .map(|(i, c, x)| {
             let [alone, int8, q8_0] = errors.of(i);
@@ -88,8 +109,10 @@ pub fn rows(graph: &Graph, q: &Quantization, seen: &Histograms, errors: &Errors,
                 range_in: q.range(graph, x).unwrap_or(0.0),
                 range_out: q.range(graph, i),
                 most_out: map_name(graph, i).and_then(|name| seen.get(&name).map(super::ranges::Histogram::most)),
+                most_reported: c.norm_relu.then(|| at_lesions.most.get(&c.name).copied()).flatten(),
                 method: q.method.clone(),
                 alone_percent: c.norm_relu.then_some(alone),
+                score_shift: at_lesions.shifts.get(&c.name).copied(),
                 int8_percent: int8,
                 q8_0_percent: q8_0,
                 int8: if q.is_int8(c) { "int8".into() } else { stays.into() },
@@ -103,20 +126,22 @@ pub fn rows(graph: &Graph, q: &Quantization, seen: &Histograms, errors: &Errors,
 #[must_use]
 pub fn text(rows: &[Row]) -> String {
     let mut out = format!(
-        "{:<18} {:>14} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8}  {}\n",
-        "layer", "k s in out", "range in", "range out", "largest", "alone %", "int8 %", "q8_0 %", "int8"
+        "{:<18} {:>14} {:>9} {:>9} {:>9} {:>9} {:>8} {:>16} {:>8} {:>8}  {}\n",
+        "layer", "k s in out", "range in", "range out", "largest", "at lesion", "alone %", "score alone", "int8 %", "q8_0 %", "int8"
     );
     let or_dash = |v: Option<f32>| v.map_or("-".to_owned(), |v| format!("{v:.3}"));
     for r in rows {
         let [k, s, i, o] = r.shape;
         out += &format!(
-            "{:<18} {:>14} {:>9.3} {:>9} {:>9} {:>8} {:>8.2} {:>8.2}  {}\n",
+            "{:<18} {:>14} {:>9.3} {:>9} {:>9} {:>9} {:>8} {:>16} {:>8.2} {:>8.2}  {}\n",
             r.layer,
             format!("{k} {s} {i} {o}"),
             r.range_in,
             or_dash(r.range_out),
             or_dash(r.most_out),
+            or_dash(r.most_reported),
             r.alone_percent.map_or("-".to_owned(), |v| format!("{v:.2}")),
+            r.score_shift.map_or("-".to_owned(), |s| s.text()),
             r.int8_percent,
             r.q8_0_percent,
             r.int8
