@@ -15,7 +15,7 @@ use crate::analysis::Analyst;
 use crate::config::{Broker, Config};
 use crate::dashboard::{Dashboard, DashboardOptions};
 use crate::detect::select::{self, Trial};
-use crate::detect::standby::{EngineWatch, Standby};
+use crate::detect::standby::EngineWatch;
 use crate::error::{Class, Failure};
 use crate::health;
 use crate::receive::backlog::Backlog;
@@ -129,7 +129,7 @@ impl Appliance {
         let delivery = Arc::new(Delivery::start(delivery_options, Arc::clone(&journal)).map_err(misconfigured)?);
 
         let threads = config.engine.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let standby = Standby::new(choice.order(), choice.engine.as_ref(), Arc::new(select::started));
+        let standby = choice.standby(Arc::new(select::started));
         let engine = standby.watch();
         let analyst = Analyst::new(Arc::clone(&bundle), choice.engine, threads, config.alert.min_score).with_standby(standby);
         let (events, inbox) = crossbeam_channel::bounded(QUEUE);

@@ -57,18 +57,23 @@ pub fn run(config: &Config) -> Result<(), Failure> {
                 format!(", reports from score {:.2} ({:.2} false positives an image on {})", p.score, p.fp_per_image, p.measured_on)
             });
             line("bundle", Ok(format!("{} {} sha256 {}…{point}", d.name, d.version, &bundle.weights_sha256[..12])));
-            match select::choose(&bundle, &config.engine.prefer) {
+            match select::choose_or_stand_in(&bundle, &config.engine.prefer) {
                 Ok(choice) => {
+                    let together = match choice.at_once {
+                        1 => "on one engine".to_owned(),
+                        n => format!("out of {n} at once"),
+                    };
                     for trial in &choice.trials {
                         let text = match &trial.outcome {
                             Ok(took) => {
-                                format!("{:<16} self-test passed, {:.0} ms a slot on one engine", trial.engine, took.as_secs_f64() * 1000.0)
+                                format!("{:<16} self-test passed, {:.0} ms a slot {together}", trial.engine, took.as_secs_f64() * 1000.0)
                             }
                             Err(reason) => format!("{:<16} {reason}", trial.engine),
                         };
                         line("engine", Ok(text));
                     }
-                    line("would run", Ok(format!("{} {}", choice.engine.name(), choice.engine.quantization())));
+                    let missed = choice.missed.iter().map(|(name, _)| format!(", and {name} as soon as it starts")).collect::<String>();
+                    line("would run", Ok(format!("{} {}{missed}", choice.engine.name(), choice.engine.quantization())));
                 }
                 Err(e) => line("engine", Err(Failure::new(Class::Unavailable, e.to_string()))),
             }

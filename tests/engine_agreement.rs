@@ -5,8 +5,12 @@
 mod common;
 
 use std::path::Path;
+use std::time::Duration;
 
-use lesionwatch::detect::bundle::Bundle;
+use candle_core::Device;
+use lesionwatch::detect::batch::Batched;
+use lesionwatch::detect::bundle::{Bundle, tolerance};
+use lesionwatch::detect::device_net::{DeviceNet, Format};
 use lesionwatch::detect::{Engine, Features, Map, SlotInput, select};
 use lesionwatch::lab::quantize::accuracy::{agreement, of_series, raw_operating_point};
 use lesionwatch::lab::slots::SeriesSlots;
@@ -102,5 +106,29 @@ fn quantized_engines_report_the_boxes_that_f32_reports() {
         assert!(all > 10, "{all} boxes: too few to compare");
         let least = if name == "tract" { 1.0 } else { LEAST_SAME };
         assert!(flagged as f64 >= all as f64 * least, "{name}: {same} of {all}, {flagged} reported");
+    }
+}
+
+/// No GPU is needed for this: on the processor the same code runs, but for the opening of the device. The two Q8_0 engines round the same blocks, so that
+/// they differ by the order of sums, too.
+#[test]
+fn what_a_gpu_runs_says_on_the_processor_what_the_cpu_engines_say() {
+    let (series, bundle) = (sample(), bundle());
+    for (format, engine, most) in
+        [(Format::F32, "candle-cpu", F32), (Format::F16, "candle-cpu", tolerance("f16")), (Format::Q8_0, "candle-cpu-q8_0", F32)]
+    {
+        let (spec, weights) = (bundle.description.network.clone(), bundle.q8_0_weights().clone());
+        let open = move || DeviceNet::new(&spec, &weights, format, Device::Cpu, Box::new(|| Some(1 << 33)));
+        let mut ours = Batched::start("device-net", Duration::from_secs(60), open).unwrap();
+        println!("{format:?} self-test: {:?}", bundle.differences(&mut ours).unwrap());
+        bundle.self_test(&mut ours, tolerance(format.name())).unwrap();
+        let mut theirs = select::started(&bundle, engine).unwrap();
+        for i in [5, 30, 55] {
+            let window = window(&series, i, bundle.description.network.context);
+            let expected: Vec<Vec<f32>> = outputs(theirs.as_mut(), &window).into_iter().map(|m| m.data).collect();
+            let found = differences(&outputs(&mut ours, &window), &expected);
+            println!("{format:?} slot {i}: {found:?}");
+            assert!(found.iter().all(|d| *d <= most), "{format:?} slot {i}: {found:?}");
+        }
     }
 }

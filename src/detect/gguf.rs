@@ -3,7 +3,7 @@
 //! `NAME.weight` is `[outputs, depth]`, padded tap by tap (a layer in F32: `[outputs, kernel · kernel · inputs]`); `NAME.bias` is F32. A file that holds
 //! anything else is refused: another quantization than the table's would run, and be wrong by an amount that nobody measured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 
 use candle_core::quantized::gguf_file::{Content, Value, write as write_gguf};
@@ -98,6 +98,21 @@ pub fn read(bytes: &[u8], spec: &NetworkSpec) -> Result<FoldedWeights, String> {
         n if n == 2 * convs.len() => Ok(weights),
         n => Err(format!("{n} tensors, {} are needed", 2 * convs.len())),
     }
+}
+
+/// The blocks of the layers that are held in Q8_0, on `device`, by layer name: those that [`write`] puts into a file. They are read as from one, since
+/// candle clears the memory behind a tensor that it reads, and its kernels read beyond the last row.
+///
+/// # Errors
+/// As [`write`]; what the device says.
+pub fn blocks(spec: &NetworkSpec, weights: &FoldedWeights, device: &Device) -> Result<HashMap<String, QTensor>, String> {
+    let mut source = Cursor::new(write(spec, weights)?);
+    let content = Content::read(&mut source).map_err(|e| e.to_string())?;
+    let of = |c: &Conv| {
+        let blocks = content.tensor(&mut source, &format!("{}.weight", c.name), device).map_err(|e| format!("layer {}: {e}", c.name))?;
+        Ok((c.name.clone(), blocks))
+    };
+    convs(spec).iter().filter(|c| q8_0::suits(c)).map(of).collect()
 }
 
 /// What can go wrong with a file, made on purpose: `weights` in another format than the table's.

@@ -2,9 +2,12 @@
 
 pub use crate::volume::SlotInput;
 
+pub mod batch;
 pub mod bundle;
 pub mod candle_engine;
 pub mod conv;
+pub mod cuda;
+pub mod device_net;
 pub mod gguf;
 pub mod guard;
 pub mod heads;
@@ -92,7 +95,7 @@ pub enum EngineError {
 pub trait Engine: Send {
     /// `tract`, `candle-cpu` or `candle-cuda`.
     fn name(&self) -> &'static str;
-    /// Numeric format of the weights: `f32`, `q8_0`, `int8`, …
+    /// Numeric format of the products: `f32`, `f16`, `q8_0`, `int8`.
     fn quantization(&self) -> &'static str;
     /// Number of neighbouring slots that [`Engine::heads`] takes (odd; the slot itself in the middle).
     fn context(&self) -> usize;

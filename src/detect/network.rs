@@ -149,6 +149,18 @@ pub enum Op {
     Upsample(usize),
 }
 
+impl Op {
+    /// The nodes it reads.
+    pub fn inputs(&self) -> impl Iterator<Item = usize> {
+        let (a, b) = match self {
+            Self::Input => (None, None),
+            Self::Conv(_, x) | Self::Upsample(x) => (Some(*x), None),
+            Self::Add(a, b) | Self::Concat(a, b) => (Some(*a), Some(*b)),
+        };
+        a.into_iter().chain(b)
+    }
+}
+
 /// A node with the shape facts every reader needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -173,6 +185,17 @@ impl Graph {
     /// All convolutions, in order.
     pub fn convs(&self) -> impl Iterator<Item = &Conv> {
         self.nodes.iter().filter_map(|n| if let Op::Conv(c, _) = &n.op { Some(c) } else { None })
+    }
+
+    /// For each node the last one that reads it; `usize::MAX` for outputs.
+    #[must_use]
+    pub fn last_uses(&self) -> Vec<usize> {
+        let mut last = vec![0; self.nodes.len()];
+        for (i, node) in self.nodes.iter().enumerate() {
+            node.op.inputs().for_each(|x| last[x] = i);
+        }
+        self.outputs.iter().for_each(|o| last[*o] = usize::MAX);
+        last
     }
 
     fn macs(&self, height: usize, width: usize) -> usize {

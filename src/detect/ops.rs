@@ -94,6 +94,14 @@ pub fn upsample(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op1(UpsampleOp);
     }
+    upsample_of_candle(x)
+}
+
+/// [`upsample`] composed of candle's own operations, on every device.
+///
+/// # Errors
+/// candle's.
+pub fn upsample_of_candle(x: &Tensor) -> Result<Tensor> {
     let (b, h, w, c) = x.dims4()?;
     x.reshape((b, h, 1, w, c))?
         .broadcast_as((b, h, 2, w, c))?

@@ -30,16 +30,22 @@ const fn blocks_a_cell(channels: usize) -> usize {
     channels.div_ceil(QK8_0)
 }
 
+/// Channels of a cell, padding included.
+#[must_use]
+pub const fn padded(channels: usize) -> usize {
+    blocks_a_cell(channels) * QK8_0
+}
+
 /// Columns of the weight matrix, padding included.
 #[must_use]
 pub const fn depth(kernel: usize, inputs: usize) -> usize {
-    kernel * kernel * blocks_a_cell(inputs) * QK8_0
+    kernel * kernel * padded(inputs)
 }
 
 /// `[kernel, kernel, inputs, outputs]` → `[outputs, depth]`, padded.
 #[must_use]
 pub fn rows(conv: &Conv, weights: &[f32]) -> Vec<f32> {
-    let padded = blocks_a_cell(conv.inputs) * QK8_0;
+    let padded = padded(conv.inputs);
     let mut out = vec![0.0; conv.outputs * depth(conv.kernel, conv.inputs)];
     for (o, row) in out.chunks_exact_mut(depth(conv.kernel, conv.inputs)).enumerate() {
         for (tap, row) in row.chunks_exact_mut(padded).enumerate() {
@@ -54,7 +60,7 @@ pub fn rows(conv: &Conv, weights: &[f32]) -> Vec<f32> {
 /// The inverse of [`rows`].
 #[must_use]
 pub fn from_rows(conv: &Conv, rows: &[f32]) -> Vec<f32> {
-    let (padded, depth) = (blocks_a_cell(conv.inputs) * QK8_0, depth(conv.kernel, conv.inputs));
+    let (padded, depth) = (padded(conv.inputs), depth(conv.kernel, conv.inputs));
     let mut out = vec![0.0; conv.kernel * conv.kernel * conv.inputs * conv.outputs];
     for (tap_input, out) in out.chunks_exact_mut(conv.outputs).enumerate() {
         let (tap, i) = (tap_input / conv.inputs, tap_input % conv.inputs);

@@ -1,20 +1,23 @@
 //! Which engine runs: those that can start are tested and timed on this machine; the fastest that passes is taken. An engine in two numeric formats is
-//! two here: `candle-cpu` and `tract` compute in f32, `candle-cpu-q8_0` and `tract-int8` are their quantized kin. The appliance keeps the verdict
+//! two here: `candle-cpu`, `candle-cuda` and `tract` compute in f32, `candle-cpu-q8_0`, `candle-cuda-f16`, … are their kin. The appliance keeps the verdict
 //! ([`choose_remembered`]): what a busy machine measures differs from start to start, and results should not change engine with it. The self-test of
-//! the engine that runs is never skipped.
+//! the engine that runs is never skipped. A GPU's engine that was asked for by name and cannot start is stood in for by the CPU's, and tried again.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::bundle::{Bundle, tolerance};
 use super::candle_engine::CandleEngine;
+use super::device_net::Format;
+use super::standby::{Standby, Starter};
 use super::tract_engine::TractEngine;
-use super::{Engine, EngineError, SlotInput};
+use super::{Engine, EngineError, SlotInput, cuda};
 use crate::volume::frame::{HEIGHTS, WIDTH};
 
 /// The verdict's file in the state folder; removing it has the engines measured again.
@@ -26,14 +29,24 @@ const TIMED_SLOTS: u32 = 3;
 /// An engine whose first slot takes this many times the best so far is timed no further: it would only delay the start.
 const HOPELESS: u32 = 3;
 /// What `engine.prefer` and `--engine` may name.
-pub const NAMES: [&str; 6] = ["auto", "tract", "tract-int8", "candle-cpu", "candle-cpu-q8_0", "candle-cuda"];
+pub const NAMES: [&str; 8] =
+    ["auto", "tract", "tract-int8", "candle-cpu", "candle-cpu-q8_0", "candle-cuda", "candle-cuda-f16", "candle-cuda-q8_0"];
+/// Those that compute on a GPU.
+const ON_GPU: [(&str, Format); 3] = [("candle-cuda-q8_0", Format::Q8_0), ("candle-cuda-f16", Format::F16), ("candle-cuda", Format::F32)];
+/// Those that compute on the processor.
+const ON_CPU: [&str; 4] = ["candle-cpu", "tract", "tract-int8", "candle-cpu-q8_0"];
+
+/// The format of an engine that computes on a GPU; `None` for the others.
+fn on_gpu(name: &str) -> Option<Format> {
+    ON_GPU.iter().find(|(n, _)| *n == name).map(|(_, format)| *format)
+}
 
 /// What became of one engine.
 #[derive(Debug)]
 pub struct Trial {
     /// Its name, one of [`NAMES`].
     pub engine: &'static str,
-    /// Time of one slot (encoder and heads, one thread of its kind), or why it does not run.
+    /// Time of one slot (encoder and heads; a share of [`Choice::at_once`] slots), or why it does not run.
     pub outcome: Result<Duration, String>,
 }
 
@@ -45,23 +58,38 @@ pub struct Choice {
     pub name: &'static str,
     /// All trials.
     pub trials: Vec<Trial>,
+    /// Slots that were in work together while it was timed.
+    pub at_once: usize,
+    /// The GPU's engine that was asked for and could not start.
+    pub missed: Option<(&'static str, String)>,
 }
 
 impl Choice {
-    /// The engine taken, then those that stand by for it: the others that passed, the faster first, then those of this build that were not tried.
+    /// The engine that was asked for, the one taken, then those that stand by for it: the others that passed, the faster first, then those of this build
+    /// that were not tried. All that stand by compute on the processor: what stops a GPU in one format stops it in the others.
     #[must_use]
     pub fn order(&self) -> Vec<&'static str> {
         let mut passed: Vec<(Duration, &'static str)> =
             self.trials.iter().filter_map(|t| Some((*t.outcome.as_ref().ok()?, t.engine))).collect();
         passed.sort_unstable();
-        let untried = allowed("auto").iter().filter(|name| self.trials.iter().all(|t| t.engine != **name));
-        let mut order = vec![self.name];
+        let untried = ON_CPU.iter().filter(|name| self.trials.iter().all(|t| t.engine != **name));
+        let mut order: Vec<&'static str> = self.missed.iter().map(|(name, _)| *name).chain([self.name]).collect();
         for name in passed.into_iter().map(|(_, name)| name).chain(untried.copied()) {
-            if !order.contains(&name) {
+            if !order.contains(&name) && on_gpu(name).is_none() {
                 order.push(name);
             }
         }
         order
+    }
+
+    /// The engines of [`Choice::order`], started by `starter` when they are needed.
+    #[must_use]
+    pub fn standby(&self, starter: Arc<Starter>) -> Standby {
+        let standby = Standby::new(self.order(), self.engine.as_ref(), starter);
+        match &self.missed {
+            Some((_, reason)) => standby.behind(self.engine.as_ref(), reason, Instant::now()),
+            None => standby,
+        }
     }
 }
 
@@ -97,11 +125,11 @@ struct Measured {
 /// self-test again. A named engine leaves nothing to decide and is not looked up.
 ///
 /// # Errors
-/// As [`choose`]; a verdict that cannot be read or written is logged, not an error.
+/// As [`choose_or_stand_in`]; a verdict that cannot be read or written is logged, not an error.
 pub fn choose_remembered(bundle: &Bundle, prefer: &str, state_dir: &Path) -> Result<Choice, EngineError> {
     let names = allowed(prefer);
     if names.len() == 1 {
-        return choose(bundle, prefer);
+        return choose_or_stand_in(bundle, prefer);
     }
     let path = state_dir.join(VERDICT);
     if let Some(choice) = recall(bundle, names, &path) {
@@ -123,7 +151,8 @@ fn recall(bundle: &Bundle, names: &[&'static str], path: &Path) -> Option<Choice
             return None;
         }
     };
-    if (kept.bundle_sha256.as_str(), kept.machine, kept.version.as_str()) != (&bundle.weights_sha256, machine(), env!("CARGO_PKG_VERSION"))
+    if (kept.bundle_sha256.as_str(), kept.machine.as_str(), kept.version.as_str())
+        != (&bundle.weights_sha256, machine().as_str(), env!("CARGO_PKG_VERSION"))
     {
         log::info!("engine verdict of another bundle, machine or version: engines are measured again");
         return None;
@@ -136,17 +165,27 @@ fn recall(bundle: &Bundle, names: &[&'static str], path: &Path) -> Option<Choice
         Some(Trial { engine: name, outcome })
     });
     let trials: Vec<Trial> = trials.collect::<Option<_>>()?;
+    if idle_gpu(&trials, &kept.machine) {
+        log::info!("engine verdict of a GPU that could not start: engines are measured again");
+        return None;
+    }
     let chosen = trials.iter().find(|t| t.engine == kept.chosen && t.outcome.is_ok())?.engine;
     match started(bundle, chosen) {
         Ok(engine) => {
             log::info!("engine verdict remembered name={chosen} file={}", path.display());
-            Some(Choice { engine, name: chosen, trials })
+            Some(Choice { engine, name: chosen, trials, at_once: at_once(names), missed: None })
         }
         Err(reason) => {
             log::warn!("engine {chosen} was chosen before and fails now reason={reason:?}: engines are measured again");
             None
         }
     }
+}
+
+/// Whether the machine has a GPU on which no engine ran: a driver is mended sooner than a machine is changed.
+fn idle_gpu(trials: &[Trial], machine: &str) -> bool {
+    let mut on_gpu = trials.iter().filter(|t| on_gpu(t.engine).is_some()).peekable();
+    on_gpu.peek().is_some() && on_gpu.all(|t| t.outcome.is_err()) && !machine.ends_with(cuda::NO_GPU)
 }
 
 /// The verdict at `path`, `None` where there is none yet.
@@ -184,7 +223,7 @@ fn verdict(bundle: &Bundle, choice: &Choice) -> Verdict {
     }
 }
 
-/// What the speed of an engine hangs on: the processor by its name (x86) or its part numbers (ARM), and the cores this process may use.
+/// What the speed of an engine hangs on: the processor by its name (x86) or its part numbers (ARM), the cores this process may use, the GPU.
 fn machine() -> String {
     const NAMES: [&str; 4] = ["model name", "CPU implementer", "CPU part", "Hardware"];
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -192,7 +231,8 @@ fn machine() -> String {
         text.lines().filter_map(|l| l.split_once(':')).filter(|(key, _)| NAMES.contains(&key.trim())).map(|(_, v)| v.trim()).collect();
     let parts: Vec<&str> = parts.into_iter().collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{} {}, {cores} cores", std::env::consts::ARCH, parts.join(" "))
+    let gpu = if cuda::IN_THIS_BUILD { format!(", {}", cuda::named()) } else { String::new() };
+    format!("{} {}, {cores} cores{gpu}", std::env::consts::ARCH, parts.join(" "))
 }
 
 /// The engines that `prefer` (`auto` or a name) allows.
@@ -203,8 +243,34 @@ fn allowed(prefer: &str) -> &'static [&'static str] {
         "candle-cpu" => &["candle-cpu"],
         "candle-cpu-q8_0" => &["candle-cpu-q8_0"],
         "candle-cuda" => &["candle-cuda"],
-        _ => &["candle-cpu", "tract", "tract-int8", "candle-cpu-q8_0"],
+        "candle-cuda-f16" => &["candle-cuda-f16"],
+        "candle-cuda-q8_0" => &["candle-cuda-q8_0"],
+        _ if cuda::IN_THIS_BUILD => {
+            &["candle-cuda-q8_0", "candle-cuda-f16", "candle-cuda", "candle-cpu", "tract", "tract-int8", "candle-cpu-q8_0"]
+        }
+        _ => &ON_CPU,
     }
+}
+
+/// Slots in work together while an engine is timed. A GPU is worth what it does with the slots of all cores, so beside one the others are asked the same.
+fn at_once(names: &[&str]) -> usize {
+    if names.iter().any(|name| on_gpu(name).is_some()) { std::thread::available_parallelism().map_or(1, usize::from) } else { 1 }
+}
+
+/// As [`choose`]; but where this build has the GPU's engine that was asked for, and it cannot start, the CPU's stand in for it and the choice says so.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_or_stand_in(bundle: &Bundle, prefer: &str) -> Result<Choice, EngineError> {
+    let reason = match choose(bundle, prefer) {
+        Err(EngineError::Unavailable { engine, reason }) if cuda::IN_THIS_BUILD && on_gpu(engine).is_some() => (engine, reason),
+        other => return other,
+    };
+    log::warn!("engine asked for does not start name={} reason={:?}", reason.0, reason.1);
+    let mut choice = among(bundle, &ON_CPU)?;
+    choice.trials.insert(0, Trial { engine: reason.0, outcome: Err(reason.1.clone()) });
+    choice.missed = Some(reason);
+    Ok(choice)
 }
 
 /// Starts, tests and times the engines that `prefer` (`auto` or a name) allows.
@@ -212,12 +278,16 @@ fn allowed(prefer: &str) -> &'static [&'static str] {
 /// # Errors
 /// [`EngineError::Unavailable`] with the reason of each engine that was tried.
 pub fn choose(bundle: &Bundle, prefer: &str) -> Result<Choice, EngineError> {
-    let names = allowed(prefer);
+    among(bundle, allowed(prefer))
+}
+
+fn among(bundle: &Bundle, names: &[&'static str]) -> Result<Choice, EngineError> {
+    let at_once = at_once(names);
     let mut best: Option<(Duration, &'static str, Box<dyn Engine>)> = None;
     let mut trials = Vec::new();
     for name in names {
         let least = best.as_ref().map(|(least, ..)| *least);
-        let outcome = start(bundle, name).and_then(|engine| time(bundle, engine, least));
+        let outcome = start(bundle, name).and_then(|engine| time(bundle, engine, least, at_once));
         match outcome {
             Ok((took, engine)) => {
                 trials.push(Trial { engine: name, outcome: Ok(took) });
@@ -229,7 +299,7 @@ pub fn choose(bundle: &Bundle, prefer: &str) -> Result<Choice, EngineError> {
         }
     }
     if let Some((_, name, engine)) = best {
-        return Ok(Choice { engine, name, trials });
+        return Ok(Choice { engine, name, trials, at_once, missed: None });
     }
     let reasons = trials.iter().filter_map(|t| t.outcome.as_ref().err().map(|e| (t.engine, e)));
     Err(match names {
@@ -264,7 +334,10 @@ fn start(bundle: &Bundle, name: &str) -> Result<Box<dyn Engine>, String> {
         }
         "candle-cpu" => CandleEngine::new(spec, &bundle.weights).map(|e| Box::new(e) as Box<dyn Engine>),
         "candle-cpu-q8_0" => CandleEngine::quantized(spec, bundle.q8_0_weights()).map(|e| Box::new(e) as Box<dyn Engine>),
-        _ => return Err("not in this build: it has no CUDA support; let \"auto\" choose".into()),
+        _ => match on_gpu(name) {
+            Some(format) => cuda::engine(bundle, format),
+            None => return Err(format!("no engine of this name; there are {}", NAMES.join(", "))),
+        },
     };
     engine.map_err(|e| match e {
         EngineError::Unavailable { reason, .. } | EngineError::Failed { reason, .. } => reason,
@@ -277,28 +350,39 @@ fn tested(bundle: &Bundle, mut engine: Box<dyn Engine>) -> Result<Box<dyn Engine
     Ok(engine)
 }
 
-/// The fastest of a few slots; the first is not counted, unless it is so far off `best` that there is nothing to count.
-fn time(bundle: &Bundle, engine: Box<dyn Engine>, best: Option<Duration>) -> Result<(Duration, Box<dyn Engine>), String> {
+/// Time of one slot out of `at_once`, the fastest of a few rounds; the first is not counted, unless it is so far off `best` that there is nothing to count.
+fn time(bundle: &Bundle, engine: Box<dyn Engine>, best: Option<Duration>, at_once: usize) -> Result<(Duration, Box<dyn Engine>), String> {
     let mut engine = tested(bundle, engine)?;
+    let mut forks: Vec<Box<dyn Engine>> = (1..at_once).map(|_| engine.fork()).collect();
     let slot = SlotInput { height: HEIGHTS[0], width: WIDTH, data: vec![0.4; HEIGHTS[0] * WIDTH * 3] };
-    let context = engine.context();
-    let mut once = || {
-        let features = engine.encode(&slot)?;
-        engine.heads(&vec![&features; context])
-    };
-    let begin = Instant::now();
-    once().map_err(|e| e.to_string())?;
-    let first = begin.elapsed();
+    let share = u32::try_from(at_once.max(1)).unwrap_or(u32::MAX);
+    let first = round(engine.as_mut(), &mut forks, &slot).map_err(|e| e.to_string())? / share;
     if best.is_some_and(|best| first > best * HOPELESS) {
         return Ok((first, engine));
     }
     let mut least = Duration::MAX;
     for _ in 0..TIMED_SLOTS {
-        let begin = Instant::now();
-        once().map_err(|e| e.to_string())?;
-        least = least.min(begin.elapsed());
+        least = least.min(round(engine.as_mut(), &mut forks, &slot).map_err(|e| e.to_string())? / share);
     }
     Ok((least, engine))
+}
+
+/// One slot through each engine, all at the same time.
+fn round(engine: &mut dyn Engine, forks: &mut [Box<dyn Engine>], slot: &SlotInput) -> Result<Duration, EngineError> {
+    let once = |engine: &mut dyn Engine| {
+        let context = engine.context();
+        let features = engine.encode(slot)?;
+        engine.heads(&vec![&features; context]).map(drop)
+    };
+    let name = engine.name();
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = forks.iter_mut().map(|fork| scope.spawn(|| once(fork.as_mut()))).collect();
+        let own = once(engine);
+        let panicked = || EngineError::Failed { engine: name, reason: "it panicked".into() };
+        others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(panicked()))).fold(own, Result::and)
+    })?;
+    Ok(begin.elapsed())
 }
 
 #[cfg(test)]
@@ -330,7 +414,7 @@ mod tests {
         }
         let choice = choose(&bundle, "auto").unwrap();
         assert!(choice.trials.len() == 4 && choice.trials.iter().all(|t| t.outcome.is_ok()), "{:?}", choice.trials);
-        assert_eq!(choice.order().len(), 4);
+        assert_eq!((choice.order().len(), choice.at_once), (4, 1));
     }
 
     #[test]
@@ -343,10 +427,54 @@ mod tests {
         assert_ne!(choice.name, "tract-int8");
     }
 
+    /// Timed as beside a GPU: all cores' slots together, the same answer.
+    #[test]
+    fn an_engine_is_timed_with_several_slots_at_once() {
+        let (_folder, bundle) = tiny_bundle();
+        let (took, engine) = time(&bundle, start(&bundle, "tract").unwrap(), None, 3).unwrap();
+        assert!(took < Duration::from_secs(600) && engine.name() == "tract");
+        assert_eq!((at_once(&["tract", "candle-cuda"]), at_once(&ON_CPU)), (std::thread::available_parallelism().unwrap().get(), 1));
+    }
+
+    #[test]
+    fn a_gpu_that_could_not_start_is_tried_again_at_the_next_start() {
+        let trial =
+            |engine, works: bool| Trial { engine, outcome: if works { Ok(Duration::from_millis(9)) } else { Err("out of memory".into()) } };
+        let (cpu, refused) = (trial("tract", true), [trial("candle-cuda", false), trial("candle-cuda-f16", false)]);
+        let [a, b] = refused;
+        let all = [cpu, a, b];
+        assert!(idle_gpu(&all, "aarch64 0xd42, 8 cores, Orin"));
+        assert!(!idle_gpu(&all, "aarch64 0xd42, 8 cores, no GPU"));
+        assert!(!idle_gpu(&all[..1], "x86_64 EPYC, 2 cores"));
+        assert!(!idle_gpu(&[trial("candle-cuda", true), trial("candle-cuda-f16", false)], "aarch64 0xd42, 8 cores, Orin"));
+    }
+
+    /// What the appliance does where a GPU was asked for and is not there, told by a choice made by hand: this build may have no such engine.
+    #[test]
+    fn the_processor_stands_in_for_a_gpu_that_cannot_start_and_for_one_that_fails() {
+        let (_folder, bundle) = tiny_bundle();
+        let mut choice = choose(&bundle, "tract").unwrap();
+        choice.missed = Some(("candle-cuda-f16", "no NVIDIA driver".into()));
+        let order = choice.order();
+        assert_eq!(order[..2], ["candle-cuda-f16", "tract"]);
+        assert!(order.len() == 5 && order[1..].iter().all(|name| ON_CPU.contains(name)), "{order:?}");
+        let told = choice.standby(Arc::new(started)).watch().status();
+        assert_eq!(told.running, "tract f32");
+        let fallback = told.fallback.unwrap();
+        assert_eq!(fallback, "tract f32 because candle-cuda-f16 does not start: no NVIDIA driver; it is tried again in 60 s");
+        // Where it runs, the other formats of the same GPU do not stand by.
+        choice.missed = None;
+        choice.name = "candle-cuda";
+        choice.trials.push(Trial { engine: "candle-cuda-q8_0", outcome: Ok(Duration::from_millis(1)) });
+        let order = choice.order();
+        assert!(order[0] == "candle-cuda" && order.len() == 5 && order[1..].iter().all(|name| ON_CPU.contains(name)), "{order:?}");
+        assert_eq!(choice.standby(Arc::new(started)).watch().status().fallback, None);
+    }
+
     #[test]
     fn cuda_is_refused_with_the_reason() {
         let (_folder, bundle) = tiny_bundle();
-        let Err(error) = choose(&bundle, "candle-cuda") else { panic!("there is no CUDA here") };
+        let Err(error) = choose_or_stand_in(&bundle, "candle-cuda") else { panic!("there is no CUDA here") };
         let text = error.to_string();
         assert!(text.starts_with("engine candle-cuda cannot start: not in this build") && !text.contains("engine auto"), "{text}");
     }

@@ -74,6 +74,14 @@ impl Standby {
         Self { order, starter, running: 0, pause: FIRST_PAUSE, try_again: None, watch: Arc::new(watch) }
     }
 
+    /// Starts with `engine`, the second choice, since the first does not start for `reason`.
+    #[must_use]
+    pub fn behind(mut self, engine: &dyn Engine, reason: &str, now: Instant) -> Self {
+        self.running = 1;
+        self.not_yet(describe(engine), reason, now);
+        self
+    }
+
     /// What is told of the engine.
     #[must_use]
     pub fn watch(&self) -> Arc<EngineWatch> {
@@ -122,16 +130,20 @@ impl Standby {
                 Some(engine)
             }
             Err(reason) => {
-                self.try_again = Some(now + self.pause);
-                let EngineStatus { running, .. } = self.watch.status();
-                let fallback =
-                    format!("{running} because {first} does not start: {reason}; it is tried again in {} s", self.pause.as_secs());
                 log::warn!("engine still fails name={first} reason={reason:?} again_s={}", self.pause.as_secs());
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-                self.watch.say(EngineStatus { running, fallback: Some(fallback) });
+                self.not_yet(self.watch.status().running, &reason, now);
                 None
             }
         }
+    }
+
+    /// The first choice does not start: tried again after a pause, twice as long the next time.
+    fn not_yet(&mut self, running: String, reason: &str, now: Instant) {
+        self.try_again = Some(now + self.pause);
+        let fallback =
+            format!("{running} because {} does not start: {reason}; it is tried again in {} s", self.order[0], self.pause.as_secs());
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.watch.say(EngineStatus { running, fallback: Some(fallback) });
     }
 
     /// A whole series went through the first choice: its next failure is a first one again.
@@ -183,5 +195,25 @@ mod tests {
         // Nothing left: the reason comes back.
         standby.replace(&bundle, failure(), start).unwrap();
         assert!(standby.replace(&bundle, failure(), start).is_err());
+    }
+
+    #[test]
+    fn a_first_choice_that_does_not_start_is_tried_again_like_one_that_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        tiny::write(folder.path()).unwrap();
+        let bundle = Bundle::open(folder.path()).unwrap();
+        let second = select::started(&bundle, "tract").unwrap();
+        let start = Instant::now();
+        let order = vec!["candle-cpu", "tract", "candle-cpu-q8_0"];
+        let standby =
+            || Standby::new(order.clone(), second.as_ref(), Arc::new(select::started)).behind(second.as_ref(), "no device", start);
+        let mut first = standby();
+        let told = first.watch().status();
+        assert_eq!(told.fallback.unwrap(), "tract f32 because candle-cpu does not start: no device; it is tried again in 60 s");
+        assert!(first.recovered(&bundle, start + FIRST_PAUSE / 2).is_none());
+        assert_eq!(first.recovered(&bundle, start + FIRST_PAUSE).unwrap().name(), "candle-cpu");
+        // The stand-in fails in turn: the third is taken, not the second again.
+        let failure = EngineError::Failed { engine: "tract", reason: "out of memory".into() };
+        assert_eq!(standby().replace(&bundle, failure, start).unwrap().quantization(), "q8_0");
     }
 }
