@@ -126,7 +126,7 @@ fn days_and_modalities_are_asked_for() {
     let out = archive.dir.path().join("retrieved");
     let (code, text) = archive.retrieve(&out, &["--until", "19700101"]);
     assert!(code != 0 && text.contains("0 studies") && text.contains("lists no objects of SR, PR"), "{code} {text}");
-    assert_eq!(files(&out), [PathBuf::new(); 0]);
+    assert_eq!(files(&out), [] as [PathBuf; 0]);
     let (code, text) = archive.retrieve(&out, &["--modality", "PR"]);
     assert!(code == 0 && text.contains("1 objects retrieved"), "{code} {text}");
 }
