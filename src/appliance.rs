@@ -16,6 +16,7 @@ use crate::config::{Broker, Config};
 use crate::dashboard::{Dashboard, DashboardOptions};
 use crate::detect::select::{self, Trial};
 use crate::detect::standby::EngineWatch;
+use crate::detect::verdict;
 use crate::error::{Class, Failure};
 use crate::health;
 use crate::receive::backlog::Backlog;
@@ -112,7 +113,7 @@ impl Appliance {
         let journal = Arc::new(Mutex::new(Journal::open(&config.state.dir).map_err(io)?));
         let ledger = Arc::new(Ledger::open(&config.state.dir).map_err(io)?);
         let spool = Arc::new(Spool::open(&config.state.dir.join("spool"), config.state.reserve_mib << 20).map_err(io)?);
-        let choice = select::choose_remembered(&bundle, &config.engine.prefer, &config.state.dir).map_err(unavailable)?;
+        let choice = verdict::choose_remembered(&bundle, &config.engine.prefer, &config.state.dir).map_err(unavailable)?;
 
         // Back to front: first who hears, then who speaks, then who works, then who receives.
         let url = match &config.mqtt.broker {

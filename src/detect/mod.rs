@@ -24,6 +24,7 @@ pub mod standby;
 pub mod tiny;
 pub mod tract_engine;
 pub mod train_net;
+pub mod verdict;
 pub mod weights;
 
 /// A dense float map, channels last.

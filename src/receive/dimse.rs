@@ -4,9 +4,9 @@
 pub const MOST_COMMAND_BYTES: usize = 16 * 1024;
 
 /// C-STORE-RSP etc.: the request's field with this bit.
-const RESPONSE: u16 = 0x8000;
+pub const RESPONSE: u16 = 0x8000;
 /// (0000,0800): no data set follows.
-const NO_DATA_SET: u16 = 0x0101;
+pub const NO_DATA_SET: u16 = 0x0101;
 
 /// Command fields that are answered with more than a refusal.
 pub const C_STORE_RQ: u16 = 0x0001;

@@ -162,7 +162,8 @@ fn read(paths: &[PathBuf]) -> Result<(Vec<Document>, usize), Failure> {
     Ok((documents, images.into_inner()))
 }
 
-fn bar(template: &str, message: &'static str, length: Option<usize>) -> ProgressBar {
+/// A progress bar on stderr; one without a `length` only counts.
+pub(super) fn bar(template: &str, message: &'static str, length: Option<usize>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(length.map(|n| n as u64), ProgressDrawTarget::stderr()).with_message(message);
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),

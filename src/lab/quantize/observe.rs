@@ -131,12 +131,7 @@ pub fn changed(
     mut replaced: BTreeMap<usize, Map>,
 ) -> Result<BTreeMap<usize, Map>, String> {
     for (i, n) in graph.nodes.iter().enumerate() {
-        let reads = match &n.op {
-            Op::Input => continue,
-            Op::Conv(_, x) | Op::Upsample(x) => [*x; 2],
-            Op::Add(a, b) | Op::Concat(a, b) => [*a, *b],
-        };
-        if !replaced.contains_key(&i) && reads.iter().any(|x| replaced.contains_key(x)) {
+        if !replaced.contains_key(&i) && n.op.inputs().any(|x| replaced.contains_key(&x)) {
             let map = node(graph, i, weights, &Arithmetic::F32, |x| replaced.get(&x).unwrap_or(&exact[x]))?;
             replaced.insert(i, map);
         }

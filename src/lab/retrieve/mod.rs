@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use self::pacs::{Pacs, PacsError};
 use super::mine::images::Wanted;
-use super::mine::{attribute, source};
+use super::mine::{self, attribute, source};
 use crate::error::{Class, Failure};
 use crate::receive::peek::is_uid;
 
@@ -84,9 +83,7 @@ pub fn run(request: &Request) -> Result<Summary, Failure> {
     let connect = || Pacs::connect(&request.peer, &request.calling_ae);
     let mut pacs = connect().map_err(unavailable)?;
     let studies = studies(&mut pacs, request).map_err(unavailable)?;
-    let bar = ProgressBar::with_draw_target(Some(studies.len() as u64), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} studies  {elapsed} elapsed, {eta} to go");
-    let bar = style.map_or(bar.clone(), |s| bar.with_style(s));
+    let bar = mine::bar("{msg:10} {bar:40} {pos}/{len} studies  {elapsed} elapsed, {eta} to go", "retrieving", Some(studies.len()));
     let mut summary = Summary { studies: studies.len(), ..Summary::default() };
     for study in &studies {
         match one(&mut pacs, request, study, &mut summary) {
@@ -115,7 +112,7 @@ fn studies(pacs: &mut Pacs, request: &Request) -> Result<Vec<String>, PacsError>
             (tags::STUDY_DATE, VR::DA, request.dates.as_str()),
             (tags::MODALITIES_IN_STUDY, VR::CS, modality.as_str()),
         ];
-        for uid in pacs.find("STUDY", &keys)?.iter().filter_map(|s| uid(s, dicom_dictionary_std::tags::STUDY_INSTANCE_UID)) {
+        for uid in pacs.find("STUDY", &keys)?.iter().filter_map(|s| uid(s, tags::STUDY_INSTANCE_UID)) {
             if !all.contains(&uid) {
                 all.push(uid);
             }

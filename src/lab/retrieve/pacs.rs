@@ -1,5 +1,6 @@
 //! One association with a PACS: C-FIND and C-GET of the Study Root model (PS3.4 C.4.1, C.4.3), with the C-STORE that a C-GET brings on the same association.
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use dicom_transfer_syntax_registry::entries::IMPLICIT_VR_LITTLE_ENDIAN;
 use dicom_ul::association::client::{ClientAssociation, ClientAssociationOptions};
 use dicom_ul::pdu::{PDataValue, PDataValueType, Pdu, PresentationContextResultReason};
 
+use crate::lab::mine::attribute::{self, int};
+use crate::receive::dimse::{C_STORE_RQ, NO_DATA_SET, RESPONSE};
 use crate::receive::services::TRANSFER_SYNTAXES;
 
 /// Study Root Query/Retrieve Information Model (PS3.4 C.6.2).
@@ -32,16 +35,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// No object is held in memory beyond this.
 const MOST_OBJECT_BYTES: usize = 1 << 30;
-/// Room for the PDV and PDU headers inside the peer's maximum PDU length (PS3.8 9.3.5).
-const PDV_OVERHEAD: usize = 6;
 
 /// Command fields (PS3.7 E.1).
 const C_FIND_RQ: u16 = 0x0020;
 const C_GET_RQ: u16 = 0x0010;
-const C_STORE_RQ: u16 = 0x0001;
-const RESPONSE: u16 = 0x8000;
-/// (0000,0800): no data set follows.
-const NO_DATA_SET: u16 = 0x0101;
 
 /// Why the PACS gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -167,13 +164,13 @@ impl Pacs {
         self.ask("C-GET", GET, C_GET_RQ, "IMAGE", &keys)?;
         loop {
             let message = self.receive()?;
-            if int(&message.command, tags::COMMAND_FIELD) == Some(C_STORE_RQ) {
+            if field(&message.command, tags::COMMAND_FIELD) == Some(C_STORE_RQ) {
                 self.stored(message, &mut store)?;
                 continue;
             }
             match self.status("C-GET", &message, C_GET_RQ)? {
                 0xFF00 => {}
-                _ => return Ok(int(&message.command, tags::NUMBER_OF_FAILED_SUBOPERATIONS).unwrap_or(0).into()),
+                _ => return Ok(field(&message.command, tags::NUMBER_OF_FAILED_SUBOPERATIONS).unwrap_or(0).into()),
             }
         }
     }
@@ -216,12 +213,12 @@ impl Pacs {
         let context = self.association.presentation_contexts().iter().find(|c| c.id == message.context);
         let transfer_syntax = context.map(|c| c.transfer_syntax.trim_end_matches(['\0', ' ']).to_owned());
         let transfer_syntax = transfer_syntax.ok_or_else(|| self.fault("an object in a presentation context that there is not"))?;
-        let uid = |tag| crate::lab::mine::attribute::text(&message.command, tag).unwrap_or_default();
+        let uid = |tag| attribute::text(&message.command, tag).unwrap_or_default();
         let (sop_class, sop_instance) = (uid(tags::AFFECTED_SOP_CLASS_UID), uid(tags::AFFECTED_SOP_INSTANCE_UID));
         let answer = [
             text(tags::AFFECTED_SOP_CLASS_UID, VR::UI, &sop_class),
             number(tags::COMMAND_FIELD, C_STORE_RQ | RESPONSE),
-            number(tags::MESSAGE_ID_BEING_RESPONDED_TO, int(&message.command, tags::MESSAGE_ID).unwrap_or(0)),
+            number(tags::MESSAGE_ID_BEING_RESPONDED_TO, field(&message.command, tags::MESSAGE_ID).unwrap_or(0)),
             number(tags::COMMAND_DATA_SET_TYPE, NO_DATA_SET),
             number(tags::STATUS, 0),
             text(tags::AFFECTED_SOP_INSTANCE_UID, VR::UI, &sop_instance),
@@ -237,19 +234,12 @@ impl Pacs {
         data: Option<Vec<u8>>,
     ) -> Result<(), PacsError> {
         let command = self.written(&InMemDicomObject::command_from_element_iter(command))?;
-        let pdv = |value_type, is_last, data| PDataValue { presentation_context_id: context, value_type, is_last, data };
-        let mut pdus = vec![Pdu::PData { data: vec![pdv(PDataValueType::Command, true, command)] }];
-        let chunk = (self.association.acceptor_max_pdu_length() as usize).clamp(1024, 1 << 16) - PDV_OVERHEAD;
-        if let Some(data) = data {
-            let mut chunks = data.chunks(chunk).peekable();
-            while let Some(part) = chunks.next() {
-                pdus.push(Pdu::PData { data: vec![pdv(PDataValueType::Data, chunks.peek().is_none(), part.to_vec())] });
-            }
-        }
-        for pdu in pdus {
-            self.association.send(&pdu).map_err(|e| self.fault(e))?;
-        }
-        Ok(())
+        let pdv = PDataValue { presentation_context_id: context, value_type: PDataValueType::Command, is_last: true, data: command };
+        self.association.send(&Pdu::PData { data: vec![pdv] }).map_err(|e| self.fault(e))?;
+        let Some(data) = data else { return Ok(()) };
+        let mut writer = self.association.send_pdata(context);
+        let sent = writer.write_all(&data).and_then(|()| writer.finish());
+        sent.map_err(|e| self.fault(e))
     }
 
     /// One message, put together.
@@ -273,7 +263,7 @@ impl Pacs {
                 match (value.value_type, parsed.take()) {
                     (PDataValueType::Command, None) => {
                         let set = self.data_set(&command)?;
-                        if int(&set, tags::COMMAND_DATA_SET_TYPE).unwrap_or(NO_DATA_SET) == NO_DATA_SET {
+                        if field(&set, tags::COMMAND_DATA_SET_TYPE).unwrap_or(NO_DATA_SET) == NO_DATA_SET {
                             return Ok(Message { context: value.presentation_context_id, command: set, data: None });
                         }
                         parsed = Some((value.presentation_context_id, set));
@@ -285,17 +275,16 @@ impl Pacs {
         }
     }
 
-    /// Status of a response to `field`; failures are errors, warnings (0xBxxx: some were not sent) are not.
-    fn status(&self, service: &'static str, message: &Message, field: u16) -> Result<u16, PacsError> {
-        if int(&message.command, tags::COMMAND_FIELD) != Some(field | RESPONSE) {
+    /// Status of a response to `request`; failures are errors, warnings (0xBxxx: some were not sent) are not.
+    fn status(&self, service: &'static str, message: &Message, request: u16) -> Result<u16, PacsError> {
+        if field(&message.command, tags::COMMAND_FIELD) != Some(request | RESPONSE) {
             return Err(self.fault(format!("something else than the answer to {service}")));
         }
-        let status = int(&message.command, tags::STATUS).unwrap_or(0xC000);
+        let status = field(&message.command, tags::STATUS).unwrap_or(0xC000);
         if matches!(status, 0x0000 | 0xFF00 | 0xFF01 | 0xB000..=0xBFFF) {
             return Ok(status);
         }
-        let comment =
-            crate::lab::mine::attribute::text(&message.command, tags::ERROR_COMMENT).map_or_else(String::new, |c| format!(": {c}"));
+        let comment = attribute::text(&message.command, tags::ERROR_COMMENT).map_or_else(String::new, |c| format!(": {c}"));
         Err(PacsError::Status { service, status, comment })
     }
 
@@ -324,6 +313,7 @@ fn number(tag: Tag, value: u16) -> DataElement<InMemDicomObject> {
     DataElement::new(tag, VR::US, PrimitiveValue::from(value))
 }
 
-fn int(set: &InMemDicomObject, tag: Tag) -> Option<u16> {
-    set.get(tag)?.to_int().ok()
+/// A number of a command set: all of them are of two bytes.
+fn field(set: &InMemDicomObject, tag: Tag) -> Option<u16> {
+    int(set, tag).and_then(|n| n.try_into().ok())
 }
