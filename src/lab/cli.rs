@@ -236,7 +236,7 @@ fn sampler_of(scans: Vec<Scan>, source: &Source) -> Result<Sampler, Failure> {
     if source.hard.is_some() {
         eprintln!("{} false alarms", hard.len());
     }
-    let sampler = Sampler::new(scans, lesions, source.real_share).map_err(|e| Failure::new(Class::Internal, format!("table.toml: {e}")))?;
+    let sampler = Sampler::new(scans, lesions, source.real_share).map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
     Ok(sampler.with_false_alarms(hard))
 }
 

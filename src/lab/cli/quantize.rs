@@ -74,6 +74,6 @@ fn validation(folder: &Path) -> Result<(Sampler, SeriesSlots), Failure> {
     let name = folder.file_name().ok_or_else(usage)?.to_string_lossy().into_owned();
     let root = folder.parent().ok_or_else(usage)?;
     let scans = backgrounds::read_one(root, &name)?;
-    let sampler = Sampler::new(scans, Vec::new(), 0.0).map_err(|e| Failure::new(Class::Internal, format!("table.toml: {e}")))?;
+    let sampler = Sampler::new(scans, Vec::new(), 0.0).map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
     Ok((sampler, SeriesSlots::open(folder)?))
 }

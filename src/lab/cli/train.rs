@@ -118,9 +118,9 @@ fn sources(args: &TrainArgs) -> Result<(Mixture, Option<Validation>), Failure> {
             let text = "--validate: there is nothing to validate on: name series of --ct with --validation-series, or a --harvest";
             return Err(Failure::new(Class::Usage, text));
         }
-        (Some(_), None) => Some(Validation::Synthetic(
-            Sampler::new(kept_out, Vec::new(), 0.0).map_err(|e| Failure::new(Class::Internal, format!("table.toml: {e}")))?,
-        )),
+        (Some(_), None) => {
+            Some(Validation::Synthetic(Sampler::new(kept_out, Vec::new(), 0.0).map_err(|e| Failure::new(Class::Internal, e.to_string()))?))
+        }
     };
     Ok((Mixture::new(synthetic, marked, share)?, validation))
 }

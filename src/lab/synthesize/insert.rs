@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::lab::synthesize::kind::{Drawn, Kind, table};
     use crate::lab::synthesize::recist;
-    use crate::lab::synthesize::site::Site;
+    use crate::lab::synthesize::site::{MUSCLE_HU, Site};
 
     const SIZE: usize = 160;
     const PIXEL_MM: f32 = 0.8;
@@ -162,7 +162,7 @@ mod tests {
     /// One lesion of a size that the phantom holds.
     fn draw(kind: &Kind, rng: &mut StdRng) -> Drawn {
         loop {
-            let drawn = kind.draw(rng);
+            let drawn = kind.draw(rng, MUSCLE_HU);
             if drawn.shape.reach_mm() < 58.0 {
                 return drawn;
             }

@@ -32,6 +32,9 @@ pub struct Kind {
     /// `hu` is relative to the tissue.
     #[serde(default)]
     pub delta: bool,
+    /// `hu` is relative to the muscle of the slice: a node takes up contrast as the body round it does.
+    #[serde(default)]
+    pub to_muscle: bool,
     /// Always with a rim.
     #[serde(default)]
     pub rim: bool,
@@ -73,13 +76,13 @@ impl Kind {
         quantile(rng, self.size_mm)
     }
 
-    /// Draws size, shape and look.
-    pub fn draw(&self, rng: &mut StdRng) -> Drawn {
+    /// Draws size, shape and look, for a slice whose muscle has `muscle_hu`.
+    pub fn draw(&self, rng: &mut StdRng, muscle_hu: f32) -> Drawn {
         let edge_mm = rng.random_range(self.edge_mm[0]..self.edge_mm[1]);
         let rough = rng.random_range(self.rough[0]..self.rough[1]);
         let long_mm = self.long_mm(rng);
         let shape = Shape::random(rng, long_mm, edge_mm, rough);
-        let hu = rng.random_range(self.hu[0]..self.hu[1]);
+        let hu = rng.random_range(self.hu[0]..self.hu[1]) + if self.to_muscle { muscle_hu } else { 0.0 };
         let rim = self.rim || rng.random_bool(0.12);
         let look = Look {
             hu,

@@ -3,6 +3,7 @@
 
 pub mod another;
 pub mod augment;
+pub mod density;
 pub mod dicom_out;
 pub mod graft;
 pub mod hard;
@@ -21,6 +22,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rayon::prelude::*;
 
+use self::density::Density;
 use self::hard::FalseAlarm;
 use self::insert::Look;
 use self::kind::{Drawn, Kind};
@@ -57,6 +59,17 @@ const LEAST_INSET: f64 = 0.33;
 const AIR_HU: f32 = -500.0;
 /// A lesion with fewer pixels on the middle plane is not asked for.
 const LEAST_PIXELS: usize = 8;
+
+/// A defect of a built-in table.
+#[derive(Debug, thiserror::Error)]
+pub enum Defect {
+    /// Of the kinds.
+    #[error("table.toml: {0}")]
+    Kinds(#[from] toml::de::Error),
+    /// Of the places of this type.
+    #[error("density.txt: no 12 × 12 numbers for {0}")]
+    Density(&'static str),
+}
 
 /// One lesion to be found on the middle plane; slot pixels.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,6 +115,7 @@ pub struct Sampler {
     /// Indices of `scans` by cumulated weight.
     weights: Vec<f32>,
     kinds: Vec<Kind>,
+    density: Density,
     real: Vec<RealLesion>,
     /// Share of lesions that are real ones.
     real_share: f64,
@@ -114,9 +128,9 @@ impl Sampler {
     /// Prepares `scans` (finds their places once).
     ///
     /// # Errors
-    /// A defect of the built-in table.
-    pub fn new(scans: Vec<Scan>, real: Vec<RealLesion>, real_share: f64) -> Result<Self, toml::de::Error> {
-        let kinds = kind::table()?;
+    /// A defect of a built-in table.
+    pub fn new(scans: Vec<Scan>, real: Vec<RealLesion>, real_share: f64) -> Result<Self, Defect> {
+        let (kinds, density) = (kind::table()?, Density::built_in()?);
         let scans: Vec<_> = scans
             .into_par_iter()
             .map(|scan| {
@@ -128,7 +142,7 @@ impl Sampler {
             .collect();
         // A series of 100 slices is worth more than one slice, but not a hundred times.
         let weights = scans.iter().map(|(s, ..)| (s.slices.len() as f32).sqrt()).collect();
-        Ok(Self { scans, weights, kinds, real, real_share, hard: Vec::new(), hard_weights: Vec::new() })
+        Ok(Self { scans, weights, kinds, density, real, real_share, hard: Vec::new(), hard_weights: Vec::new() })
     }
 
     /// Shows these false alarms in [`HARD_SHARE`] of the samples; their indices are those of the scans given to [`Sampler::new`].
@@ -178,7 +192,7 @@ impl Sampler {
         let pixel_mm = f64::from(SLOT_MM) * zoom;
         let first = (wanted > 0 && hard.is_none()).then(|| pick(rng, &kinds));
         let image_place = match (first, hard) {
-            (Some(kind), _) => *choose(rng, places.of(self.kinds[kind].site))?,
+            (Some(kind), _) => place_of(rng, &self.density, places, &self.kinds[kind])?,
             (None, Some(alarm)) => alarm.centre.map(|v| v.round() as u16),
             (None, None) => {
                 let b = places.body?;
@@ -218,10 +232,10 @@ impl Sampler {
             let place = if first.is_some() && n == 0 {
                 Some(to_crop(image_place)).filter(within)
             } else {
-                (0..MOST_DRAWS).filter_map(|_| choose(rng, places.of(kind.site)).map(|p| to_crop(*p))).find(within)
+                (0..MOST_DRAWS).filter_map(|_| place_of(rng, &self.density, places, kind).map(to_crop)).find(within)
             };
             let Some(place) = place else { continue };
-            if let Some(truth) = self.lesion(rng, &mut planes, kind, kind.type_in(places.part)?, place, margin, thickness_mm) {
+            if let Some(truth) = self.lesion(rng, &mut planes, kind, places, place, margin, thickness_mm) {
                 truths.retain(|t| crate::detect::nms::iou(t.box_px, truth.box_px) < 0.2);
                 truths.push(truth);
             }
@@ -247,11 +261,12 @@ impl Sampler {
         rng: &mut StdRng,
         planes: &mut Planes,
         kind: &Kind,
-        lesion_type: usize,
+        places: &Sites,
         place: [f32; 2],
         margin: f32,
         thickness_mm: f32,
     ) -> Option<Truth> {
+        let lesion_type = kind.type_in(places.part)?;
         if matches!(kind.site, Site::Lung | Site::Muscle | Site::Fat | Site::Subcutaneous) && rng.random_bool(self.real_share(kind.site)) {
             let in_lung = kind.site == Site::Lung;
             let fitting: Vec<&RealLesion> = self.real.iter().filter(|r| r.in_lung == in_lung && !r.beside_bone).collect();
@@ -263,7 +278,7 @@ impl Sampler {
                 return Some(truth);
             }
         }
-        let Drawn { shape, look, long_mm } = kind.draw(rng);
+        let Drawn { shape, look, long_mm } = kind.draw(rng, places.muscle_hu);
         let middle = planes.hu.len() / 2;
         if kind.site != Site::Lung && sticks_out(&planes.hu[middle], planes.size, place, long_mm * 0.45 / planes.pixel_mm) {
             return None;
@@ -316,6 +331,18 @@ impl Sampler {
             }
         }
     }
+}
+
+/// A place of the kind's tissue, as dense as radiologists mark lesions of its type; none where the slice has no such tissue or nobody would mark one in it.
+fn place_of(rng: &mut StdRng, density: &Density, places: &Sites, kind: &Kind) -> Option<[u16; 2]> {
+    let (lesion_type, body) = (kind.type_in(places.part)?, places.body?);
+    for _ in 0..MOST_DRAWS {
+        let at = *choose(rng, places.of(kind.site))?;
+        if density.keeps(rng, lesion_type, at, body) {
+            return Some(at);
+        }
+    }
+    None
 }
 
 /// Whether a disc reaches into air: a mass of the body wall does not hang in front of the skin.

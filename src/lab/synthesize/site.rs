@@ -21,6 +21,11 @@ const HIP_HU: f32 = 230.0;
 const HIP_MM2: f64 = 350.0;
 const HIP_ASIDE: f64 = 0.12;
 
+/// Muscle, where a slice does not tell.
+pub const MUSCLE_HU: f32 = 55.0;
+/// Raster points of muscle that tell.
+const LEAST_MUSCLE: usize = 50;
+
 /// A place by tissue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -54,11 +59,13 @@ pub enum Part {
 }
 
 /// Candidate places of one slice, image pixels.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sites {
     places: [Vec<[u16; 2]>; 7],
     /// Part of the body.
     pub part: Part,
+    /// Middle HU of its muscle, [`MUSCLE_HU`] where it shows hardly any.
+    pub muscle_hu: f32,
     /// Body, image pixels.
     pub body: Option<PixelBox>,
 }
@@ -102,7 +109,8 @@ impl Sites {
             (false, true) => Part::Pelvis,
             (false, false) => Part::Abdomen,
         };
-        let mut found = Self { part, body: Some(slice.body), ..Self::default() };
+        let mut found = Self { part, muscle_hu: MUSCLE_HU, body: Some(slice.body), places: Default::default() };
+        let mut muscle: Vec<f32> = Vec::new();
         for i in 0..rows * cols {
             let (x, y) = (i % cols * RASTER + RASTER / 2, i / cols * RASTER + RASTER / 2);
             let holds = |r: &PixelBox| (r.x1..=r.x2).contains(&x) && (r.y1..=r.y2).contains(&y);
@@ -128,7 +136,12 @@ impl Sites {
                 }
             } else if soft(i) && mean[i] < 90.0 {
                 put(Site::Muscle);
+                muscle.push(mean[i]);
             }
+        }
+        if muscle.len() >= LEAST_MUSCLE {
+            let middle = muscle.len() / 2;
+            found.muscle_hu = *muscle.select_nth_unstable_by(middle, f32::total_cmp).1;
         }
         found
     }

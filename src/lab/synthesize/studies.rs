@@ -12,12 +12,13 @@ use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
 
 use super::another::Another;
+use super::density::Density;
 use super::dicom_out::{self, SeriesFacts, uid};
 use super::kind::{Drawn, Kind};
 use super::recist::{self, MARGIN_PX};
 use super::shape::Shape;
 use super::site::{Site, Sites};
-use super::{Planes, choose, insert, pick, sticks_out};
+use super::{Planes, choose, insert, pick, place_of, sticks_out};
 use crate::detect::TYPE_NAMES;
 use crate::error::{Class, Failure};
 use crate::lab::dataset::Scan;
@@ -87,6 +88,7 @@ struct Lesion {
 /// [`Class::Usage`] for a folder in use, an unknown kind or a range that is none; [`Class::Data`] where no series has room for the lesions; I/O.
 pub fn run(scans: &[Scan], request: &Request) -> Result<Written, Failure> {
     let kinds = chosen(&request.kinds)?;
+    let density = Density::built_in().map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
     let [low, high] = request.lesions;
     if low == 0 || low > high || request.patients == 0 || request.first == 0 {
         let text = format!("--lesions-each {low}..{high}, --patients {}, --first {}: 1 or more, rising", request.patients, request.first);
@@ -108,7 +110,7 @@ pub fn run(scans: &[Scan], request: &Request) -> Result<Written, Failure> {
     std::fs::create_dir_all(&request.out).map_err(|e| io(&request.out, &e))?;
     let patients: Vec<(Written, Rows)> = (request.first..request.first + request.patients)
         .into_par_iter()
-        .map(|number| patient(&scans, &kinds, number, request))
+        .map(|number| patient(&scans, &kinds, &density, number, request))
         .collect::<Result<_, _>>()?;
     let table = |name: &str, head: &str, of: fn(&Rows) -> &String| {
         let path = request.out.join(name);
@@ -144,14 +146,14 @@ struct Rows {
     bookmarks: String,
 }
 
-fn patient(scans: &[&Scan], kinds: &[Kind], number: usize, request: &Request) -> Result<(Written, Rows), Failure> {
+fn patient(scans: &[&Scan], kinds: &[Kind], density: &Density, number: usize, request: &Request) -> Result<(Written, Rows), Failure> {
     let mut rng = StdRng::seed_from_u64(request.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number as u64));
     let weights: Vec<f32> = scans.iter().map(|s| (s.slices.len() as f32).sqrt()).collect();
     let wanted = rng.random_range(request.lesions[0]..=request.lesions[1]);
     for _ in 0..MOST_PATIENTS {
         let scan = scans[pick(&mut rng, &weights)];
         let (mut new, middle) = stretch(scan, &mut rng);
-        let lesions = paint(&mut new, middle, kinds, wanted, &mut rng);
+        let lesions = paint(&mut new, middle, kinds, density, wanted, &mut rng);
         if lesions.len() >= request.lesions[0] {
             return write(&new, &lesions, number, request);
         }
@@ -174,7 +176,7 @@ fn stretch(scan: &Scan, rng: &mut StdRng) -> (Scan, f64) {
 }
 
 /// Paints up to `wanted` lesions. No key slice shows another lesion: the marks are all there is to find on it.
-fn paint(scan: &mut Scan, middle: f64, kinds: &[Kind], wanted: usize, rng: &mut StdRng) -> Vec<Lesion> {
+fn paint(scan: &mut Scan, middle: f64, kinds: &[Kind], density: &Density, wanted: usize, rng: &mut StdRng) -> Vec<Lesion> {
     let near: Vec<usize> = (0..scan.slices.len()).filter(|i| (scan.slices[*i].z_mm - middle).abs() <= SPREAD_MM).collect();
     // Places of the scan as it was: a painted lesion is no organ to put another into.
     let sites: Vec<Sites> = near.iter().map(|i| Sites::find(scan, &scan.slices[*i])).collect();
@@ -189,8 +191,9 @@ fn paint(scan: &mut Scan, middle: f64, kinds: &[Kind], wanted: usize, rng: &mut 
             continue;
         }
         let kind = &kinds[pick(rng, &weights)];
-        let (Some(place), Some(lesion_type)) = (choose(rng, sites[n].of(kind.site)), kind.type_in(sites[n].part)) else { continue };
-        lesions.extend(lesion(scan, near[n], *place, kind, lesion_type, &lesions, rng));
+        let (Some(place), Some(lesion_type)) = (place_of(rng, density, &sites[n], kind), kind.type_in(sites[n].part)) else { continue };
+        let drawn = kind.draw(rng, sites[n].muscle_hu);
+        lesions.extend(lesion(scan, near[n], place, kind.site, drawn, lesion_type, &lesions, rng));
     }
     lesions
 }
@@ -200,17 +203,17 @@ fn lesion(
     scan: &mut Scan,
     at: usize,
     place: [u16; 2],
-    kind: &Kind,
+    site: Site,
+    Drawn { shape, look, long_mm }: Drawn,
     lesion_type: usize,
     others: &[Lesion],
     rng: &mut StdRng,
 ) -> Option<Lesion> {
-    let Drawn { shape, look, long_mm } = kind.draw(rng);
     let z = rng.random_range(-0.5..0.5) * scan.spacing_mm as f32;
     let mut window = Window::cut(scan, at, place, &shape, z)?;
     let (planes, centre) = (&window.planes, window.centre);
     let own = &planes.hu[at - window.first];
-    if kind.site != Site::Lung && sticks_out(own, planes.size, [centre[0], centre[1]], long_mm * 0.45 / planes.pixel_mm) {
+    if site != Site::Lung && sticks_out(own, planes.size, [centre[0], centre[1]], long_mm * 0.45 / planes.pixel_mm) {
         return None;
     }
     let sections: Vec<Vec<bool>> = (0..planes.hu.len()).map(|i| insert::section(planes, i, &shape, centre)).collect();
