@@ -172,6 +172,8 @@ pub struct Bundle {
     pub weights: FoldedWeights,
     /// SHA-256 of the master weights, hex.
     pub weights_sha256: String,
+    /// SHA-256 of `bundle.toml`, hex: another wherever anything in the bundle is another, since it lists the files' own.
+    pub description_sha256: String,
     /// ONNX of the encoder.
     pub encoder_onnx: Vec<u8>,
     /// ONNX of the heads.
@@ -250,11 +252,8 @@ impl Bundle {
         let get = |name: &str| files.get(name).ok_or_else(|| BundleError::File { file: name.into(), reason: "missing".into() });
         let text = std::str::from_utf8(get(DESCRIPTION)?).map_err(|e| content(DESCRIPTION, e))?;
         let description: Description = toml::from_str(text).map_err(|e| content(DESCRIPTION, e.message()))?;
-        for (name, expected) in &description.files {
-            let found = sha256(get(name)?);
-            if found != *expected {
-                return Err(BundleError::Hash { file: name.clone(), found, expected: expected.clone() });
-            }
+        for name in description.files.keys().filter(|n| files.contains_key(*n) || ![ENCODER, HEADS].contains(&n.as_str())) {
+            description.holds(name, get(name)?)?;
         }
         for name in [WEIGHTS, ENCODER, HEADS, SELF_TEST] {
             if !description.files.contains_key(name) {
@@ -265,6 +264,14 @@ impl Bundle {
         let weights = read_weights(get(WEIGHTS)?)?;
         weights.check(&description.network).map_err(|reason| content(WEIGHTS, reason))?;
         let test = SelfTest::read(get(SELF_TEST)?, &description.network)?;
+        // Network and weights say what is in them, so a bundle may leave them out: written anew they are the same bytes, or refused.
+        let graph = |name: &str, graph: &Graph| match files.get(name) {
+            Some(bytes) => Ok(bytes.clone()),
+            None => {
+                let bytes = onnx::write(name, graph, &weights).map_err(|reason| content(name, reason))?;
+                description.holds(name, &bytes).map(|()| bytes)
+            }
+        };
         let listed = |name: &str| description.files.contains_key(name).then(|| get(name)).transpose();
         let gguf_weights = listed(GGUF)?.map(|bytes| gguf::read(bytes, &description.network)).transpose().map_err(|r| content(GGUF, r))?;
         if let Some(other) = &gguf_weights {
@@ -277,8 +284,9 @@ impl Bundle {
         };
         Ok(Self {
             weights_sha256: sha256(get(WEIGHTS)?),
-            encoder_onnx: get(ENCODER)?.clone(),
-            heads_onnx: get(HEADS)?.clone(),
+            description_sha256: sha256(get(DESCRIPTION)?),
+            encoder_onnx: graph(ENCODER, &description.network.encoder())?,
+            heads_onnx: graph(HEADS, &description.network.heads())?,
             gguf_weights,
             int8_onnx,
             description,
@@ -406,6 +414,12 @@ impl Bundle {
 }
 
 impl Description {
+    /// Whether these are the bytes that `[files]` lists under this name.
+    fn holds(&self, name: &str, bytes: &[u8]) -> Result<(), BundleError> {
+        let (found, expected) = (sha256(bytes), self.files.get(name).cloned().unwrap_or_default());
+        if found == expected { Ok(()) } else { Err(BundleError::Hash { file: name.into(), found, expected }) }
+    }
+
     fn check(&self) -> Result<(), String> {
         self.network.check()?;
         let here = Input {

@@ -379,6 +379,26 @@ pub(super) mod tests {
         assert!(Bundle::open(folder.path()).unwrap_err().to_string().contains("detector.q8_0.gguf: missing"));
     }
 
+    #[test]
+    fn graphs_left_out_are_written_anew_and_must_be_the_listed_ones() {
+        let (folder, whole) = tiny_bundle();
+        let path = |name: &str| folder.path().join(name);
+        fs::remove_file(path(bundle::ENCODER)).unwrap();
+        fs::remove_file(path(bundle::HEADS)).unwrap();
+        assert!(Bundle::open(folder.path()).unwrap() == whole, "the same bytes");
+        let text = fs::read_to_string(path(bundle::DESCRIPTION)).unwrap();
+        fs::write(path(bundle::DESCRIPTION), text.replace(&bundle::sha256(&whole.heads_onnx), &"0".repeat(64))).unwrap();
+        let reason = Bundle::open(folder.path()).unwrap_err().to_string();
+        assert!(reason.contains("heads.onnx"), "{reason}");
+    }
+
+    /// The shipped bundle is packed without its graphs.
+    #[test]
+    fn the_bundle_built_in_is_that_of_the_repository() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lesionwatch");
+        assert!(crate::shipped::open(None).unwrap() == Bundle::open(&folder).unwrap());
+    }
+
     /// Int8 graphs of other weights than the master's.
     fn exchange_weights(bundle: &Bundle) -> Bundle {
         let mut other = bundle.clone();

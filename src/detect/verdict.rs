@@ -24,7 +24,7 @@ const MOST_VERDICT_BYTES: u64 = 64 * 1024;
 struct Verdict {
     /// Name of the engine taken.
     chosen: String,
-    /// SHA-256 of the bundle's weights.
+    /// SHA-256 of the bundle's description: other ranges can make another engine the fastest.
     bundle_sha256: String,
     /// Processor and cores.
     machine: String,
@@ -77,7 +77,7 @@ fn recall(bundle: &Bundle, names: &[&'static str], path: &Path) -> Option<Choice
         }
     };
     if (kept.bundle_sha256.as_str(), kept.machine.as_str(), kept.version.as_str())
-        != (&bundle.weights_sha256, machine().as_str(), env!("CARGO_PKG_VERSION"))
+        != (&bundle.description_sha256, machine().as_str(), env!("CARGO_PKG_VERSION"))
     {
         log::info!("engine verdict of another bundle, machine or version: engines are measured again");
         return None;
@@ -141,7 +141,7 @@ fn verdict(bundle: &Bundle, choice: &Choice) -> Verdict {
     };
     Verdict {
         chosen: choice.name.to_owned(),
-        bundle_sha256: bundle.weights_sha256.clone(),
+        bundle_sha256: bundle.description_sha256.clone(),
         machine: machine(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engine: choice.trials.iter().map(measured).collect(),
@@ -226,6 +226,20 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             measured(what);
         }
+    }
+
+    #[test]
+    fn other_ranges_are_another_bundle() {
+        let (folder, bundle) = tiny_bundle();
+        let state = tempfile::tempdir().unwrap();
+        choose_remembered(&bundle, "auto", state.path()).unwrap();
+        let before = read(&state.path().join(VERDICT)).unwrap().unwrap();
+        let mut ranges = bundle.description.quantization.clone().unwrap();
+        ranges.ranges.values_mut().for_each(|r| *r *= 1.5);
+        Bundle::quantize(folder.path(), &ranges, false).unwrap();
+        let bundle = Bundle::open(folder.path()).unwrap();
+        choose_remembered(&bundle, "auto", state.path()).unwrap();
+        assert_ne!(read(&state.path().join(VERDICT)).unwrap().unwrap().bundle_sha256, before.bundle_sha256);
     }
 
     #[test]

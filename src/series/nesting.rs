@@ -1,7 +1,9 @@
-//! A reader that refuses sequences nested deeper than any real object's. The data set library descends by recursion: without this a file of a few hundred
-//! kilobytes ends the process by overflowing its stack, and no `catch_unwind` helps against that. Pure.
+//! A reader that refuses what would cost far more than its bytes. The data set library descends by recursion: without this a file of a few hundred
+//! kilobytes ends the process by overflowing its stack, and no `catch_unwind` helps against that. It makes room for a value before it reads it: three
+//! kilobytes that claim a value of 3.5 GB take 3.5 GB. And it keeps a hundred bytes or two for each element, item and text value, though eight bytes or a
+//! backslash make one. Pure.
 //!
-//! It follows element headers as bytes pass by and never changes them. What it cannot follow it lets pass, for the parser to refuse.
+//! It follows element headers as bytes pass by and never changes them, by the library's rules, so that both see the same elements.
 
 use std::io::{self, Read};
 
@@ -9,6 +11,10 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{StandardDataDictionary, tags};
 
+use super::part10::TOO_LONG;
+
+/// More elements, items and values of text is no header: 4096 frames with their functional groups have a third of it.
+pub const MOST_PARTS: u64 = 1_000_000;
 /// Deeper is no object of any modality (reports with their content trees stay below 20).
 pub const MOST_DEPTH: usize = 64;
 const UNDEFINED: u32 = u32::MAX;
@@ -31,21 +37,24 @@ pub struct Guard<R> {
     inner: R,
     explicit: bool,
     big: bool,
-    on: bool,
     at: u64,
     skip: u64,
     head: [u8; 12],
     held: usize,
     open: Vec<Level>,
+    /// Bytes of the whole data set.
+    length: u64,
+    /// What is skipped is text, of values apart by backslashes.
+    text: bool,
+    parts: u64,
 }
 
 impl<R> Guard<R> {
-    /// Guards a data set in `transfer_syntax`; a deflated one passes unseen.
-    pub fn new(inner: R, transfer_syntax: &str) -> Self {
+    /// Guards a data set of at most `length` bytes, written as `transfer_syntax` says (a deflated one: as it says inside).
+    pub fn new(inner: R, transfer_syntax: &str, length: u64) -> Self {
         let explicit = transfer_syntax != "1.2.840.10008.1.2";
         let big = transfer_syntax == "1.2.840.10008.1.2.2";
-        let on = transfer_syntax != "1.2.840.10008.1.2.1.99";
-        Self { inner, explicit, big, on, at: 0, skip: 0, head: [0; 12], held: 0, open: Vec::new() }
+        Self { inner, explicit, big, at: 0, skip: 0, head: [0; 12], held: 0, open: Vec::new(), length, text: false, parts: 0 }
     }
 
     fn u16(&self, i: usize) -> u16 {
@@ -59,10 +68,13 @@ impl<R> Guard<R> {
     }
 
     fn follow(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while self.on && !bytes.is_empty() {
+        while !bytes.is_empty() {
             let taken = if self.skip > 0 {
                 let taken = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
                 self.skip -= taken as u64;
+                if self.text {
+                    self.count(bytes[..taken].iter().filter(|b| **b == b'\\').count() as u64)?;
+                }
                 taken
             } else {
                 let taken = (self.needed() - self.held).min(bytes.len());
@@ -88,16 +100,53 @@ impl<R> Guard<R> {
         if self.held >= 8 && self.is_long() { 12 } else { 8 }
     }
 
-    /// PS3.5 7.1.2: these have a length of four bytes after two reserved ones.
+    /// PS3.5 7.1.2: all but these have a length of four bytes after two reserved ones; so has what is no VR at all, which the library takes for UN.
     fn is_long(&self) -> bool {
-        let long = matches!(
+        let short = matches!(
             &self.head[4..6],
-            b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV"
+            b"AE"
+                | b"AS"
+                | b"AT"
+                | b"CS"
+                | b"DA"
+                | b"DS"
+                | b"DT"
+                | b"FL"
+                | b"FD"
+                | b"IS"
+                | b"LO"
+                | b"LT"
+                | b"PN"
+                | b"SH"
+                | b"SL"
+                | b"SS"
+                | b"ST"
+                | b"TM"
+                | b"UI"
+                | b"UL"
+                | b"US"
         );
-        self.explicit && self.u16(0) != ITEM.0 && long
+        self.explicit && self.u16(0) != ITEM.0 && !short
+    }
+
+    fn count(&mut self, parts: u64) -> io::Result<()> {
+        self.parts += parts;
+        if self.parts > MOST_PARTS { Err(refused(format!("{TOO_LONG} {MOST_PARTS} elements, items and values"))) } else { Ok(()) }
+    }
+
+    /// Passes over a value, which lies within the data set.
+    fn value(&mut self, tag: Tag, length: u32, vr: VR) -> io::Result<()> {
+        let left = self.length.saturating_sub(self.at);
+        if u64::from(length) > left {
+            return Err(refused(format!("element {tag} claims {length} bytes where {left} are left")));
+        }
+        self.skip = length.into();
+        self.text = is_text(vr);
+        Ok(())
     }
 
     fn element(&mut self) -> io::Result<()> {
+        self.count(1)?;
         let tag = Tag(self.u16(0), self.u16(2));
         let delimiter = tag.0 == ITEM.0;
         let length = match () {
@@ -112,22 +161,17 @@ impl<R> Guard<R> {
                 }
                 return Ok(());
             }
-            ITEM if self.open.last().is_some_and(|l| l.fragments) => {
-                self.skip = length.into();
-                return Ok(());
-            }
+            ITEM if self.open.last().is_some_and(|l| l.fragments) => return self.value(tag, length, VR::OB),
             ITEM => return self.descend(length, false, self.explicit),
             _ => {}
         }
-        let unknown = self.explicit && &self.head[4..6] == b"UN";
-        let sequence = if self.explicit { &self.head[4..6] == b"SQ" } else { is_sequence(tag) };
-        if length == UNDEFINED || sequence {
+        let vr = if self.explicit { VR::from_binary([self.head[4], self.head[5]]).unwrap_or(VR::UN) } else { implied(tag) };
+        if length == UNDEFINED || vr == VR::SQ {
             // An UN of undefined length is written implicitly inside (PS3.5 6.2.2).
-            let explicit = self.explicit && !unknown;
+            let explicit = self.explicit && vr != VR::UN;
             return self.descend(length, tag == tags::PIXEL_DATA, explicit);
         }
-        self.skip = length.into();
-        Ok(())
+        self.value(tag, length, vr)
     }
 
     fn descend(&mut self, length: u32, fragments: bool, explicit: bool) -> io::Result<()> {
@@ -136,7 +180,7 @@ impl<R> Guard<R> {
         self.explicit = explicit;
         // A sequence and its item are two levels here and one of nesting.
         if self.open.len() > 2 * MOST_DEPTH {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("sequences nested deeper than {MOST_DEPTH}")));
+            return Err(refused(format!("sequences nested deeper than {MOST_DEPTH}")));
         }
         Ok(())
     }
@@ -150,9 +194,19 @@ impl<R> Guard<R> {
     }
 }
 
-/// Whether the dictionary says that an element, written without its VR, is a sequence.
-fn is_sequence(tag: Tag) -> bool {
-    StandardDataDictionary.by_tag(tag).is_some_and(|entry| entry.vr().relaxed() == VR::SQ)
+/// What the dictionary says of an element that is written without its VR.
+fn implied(tag: Tag) -> VR {
+    StandardDataDictionary.by_tag(tag).map_or(VR::UN, |entry| entry.vr().relaxed())
+}
+
+/// Whether the library keeps its values apart as text.
+fn is_text(vr: VR) -> bool {
+    use VR::{AE, AS, CS, DA, DS, DT, IS, LO, LT, PN, SH, ST, TM, UC, UI, UR, UT};
+    matches!(vr, AE | AS | CS | DA | DS | DT | IS | LO | LT | PN | SH | ST | TM | UC | UI | UR | UT)
+}
+
+fn refused(reason: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 impl<R: Read> Read for Guard<R> {
@@ -187,7 +241,7 @@ mod tests {
 
     fn pass(bytes: &[u8], syntax: &str) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Guard::new(bytes, syntax).read_to_end(&mut out).map(|_| out)
+        Guard::new(bytes, syntax, bytes.len() as u64).read_to_end(&mut out).map(|_| out)
     }
 
     #[test]
@@ -222,10 +276,64 @@ mod tests {
         assert!(refused.contains("nested deeper"), "{refused}");
     }
 
+    /// An explicit element of a VR that there is none of, which the library takes for UN.
+    fn of_no_vr(length: u32) -> Vec<u8> {
+        [&[0x08, 0, 0x55, 0x11][..], b"\xa3\xb6", &[0, 0], &length.to_le_bytes()].concat()
+    }
+
+    #[test]
+    fn a_value_longer_than_what_is_left_is_refused_before_room_is_made_for_it() {
+        let fits = [&of_no_vr(4)[..], &[0; 4]].concat();
+        assert_eq!(pass(&fits, EXPLICIT).unwrap(), fits);
+        let implicit = [&[0x10, 0, 0x10, 0][..], &0xd1cd_d1ce_u32.to_le_bytes(), &[0; 9]].concat();
+        for (bytes, syntax) in [([of_no_vr(5), vec![0; 4]].concat(), EXPLICIT), (implicit, IMPLICIT)] {
+            let reason = pass(&bytes, syntax).unwrap_err().to_string();
+            assert!(reason.contains("claims") && reason.contains("are left"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_vr_hides_no_depth() {
+        let level = |inner: Vec<u8>| [&of_no_vr(u32::MAX)[..], &[0xfe, 0xff, 0, 0xe0, 0xff, 0xff, 0xff, 0xff], &inner].concat();
+        // Inside an UN of undefined length everything is implicit.
+        let deep = level(nested(MOST_DEPTH, false, false));
+        assert!(pass(&deep, EXPLICIT).unwrap_err().to_string().contains("nested deeper"));
+    }
+
+    #[test]
+    fn elements_and_values_that_would_fill_the_memory_are_refused() {
+        let too_many = |bytes: &[u8]| pass(bytes, IMPLICIT).unwrap_err().to_string().contains(TOO_LONG);
+        let most = usize::try_from(MOST_PARTS).unwrap();
+        let text = |values: usize| [&[0x08, 0, 0x08, 0][..], &(values as u32 - 1).to_le_bytes(), &vec![b'\\'; values - 1]].concat();
+        assert!(too_many(&text(most + 1)) && pass(&text(most - 1), IMPLICIT).is_ok());
+        assert!(too_many(&[0x09, 0, 0x10, 0x10, 0, 0, 0, 0].repeat(most + 1)));
+    }
+
+    /// Claims are looked at inside a deflated data set, too; the object says what it was written in.
+    #[test]
+    fn deflated_bytes_are_guarded() {
+        use std::io::Write;
+        let file = |data_set: &[u8]| {
+            let mut bytes = vec![0; 128];
+            bytes.extend_from_slice(b"DICM\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99");
+            let mut encoder = flate2::write::DeflateEncoder::new(bytes, flate2::Compression::default());
+            encoder.write_all(data_set).unwrap();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), encoder.finish().unwrap()).unwrap();
+            crate::series::part10::open(file.path(), None)
+        };
+        let good = file(b"\x10\0\x20\0LO\x02\0ab").unwrap();
+        assert_eq!(good.meta().transfer_syntax(), "1.2.840.10008.1.2.1.99");
+        assert_eq!(good.element(tags::PATIENT_ID).unwrap().to_str().unwrap(), "ab");
+        let reason = file(&[of_no_vr(0xd1cd_d1ce), vec![0; 64]].concat()).unwrap_err();
+        assert!(reason.contains("claims"), "{reason}");
+        assert!(file(&nested(MOST_DEPTH + 1, true, false)).unwrap_err().contains("nested deeper"));
+    }
+
     proptest! {
         #[test]
-        fn any_bytes_pass_unchanged_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), which in 0usize..4) {
-            let syntax = [IMPLICIT, EXPLICIT, "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"][which];
+        fn any_bytes_pass_unchanged_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), which in 0usize..3) {
+            let syntax = [IMPLICIT, EXPLICIT, "1.2.840.10008.1.2.2"][which];
             if let Ok(out) = pass(&bytes, syntax) {
                 prop_assert_eq!(out, bytes);
             }
@@ -234,7 +342,7 @@ mod tests {
         #[test]
         fn reading_in_pieces_sees_the_same(depth in 0usize..100, piece in 1usize..40, explicit in any::<bool>(), defined in any::<bool>()) {
             let bytes = nested(depth, explicit, defined);
-            let mut guard = Guard::new(&bytes[..], if explicit { EXPLICIT } else { IMPLICIT });
+            let mut guard = Guard::new(&bytes[..], if explicit { EXPLICIT } else { IMPLICIT }, bytes.len() as u64);
             let mut buffer = vec![0; piece];
             let outcome = loop {
                 match guard.read(&mut buffer) {

@@ -2,12 +2,13 @@
 //! left to the library. Used for headers and for pixels.
 
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use dicom_core::Tag;
 use dicom_object::meta::FileMetaTableBuilder;
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
+use flate2::read::DeflateDecoder;
 
 use super::nesting::Guard;
 
@@ -20,31 +21,55 @@ const MOST_HEADER_BYTES: u64 = 64 << 20;
 /// How the error of a longer one begins.
 pub(super) const TOO_LONG: &str = "header longer than";
 
+/// Deflated Explicit VR Little Endian, and what is inside.
+const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
+const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
+
+/// No bytes deflate to less than their thousandth part (zlib's own figure).
+const MOST_DEFLATION: u64 = 1032;
+/// An object read whole is at most this large, inflated: 4096 frames of 512 × 512 are half of it.
+const MOST_OBJECT_BYTES: u64 = 4 << 30;
+
 /// Opens `path`; with `until`, reading stops before that element, which must come early.
 ///
 /// # Errors
 /// A sentence saying what is wrong with the file.
 pub fn open(path: &Path, until: Option<Tag>) -> Result<DefaultDicomObject, String> {
-    let mut reader = BufReader::new(File::open(path).map_err(|e| e.to_string())?);
-    let meta = read_meta(&mut reader)?;
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    let file_length = file.metadata().map_err(|e| e.to_string())?.len();
+    let mut reader = BufReader::new(file);
+    let mut meta = read_meta(&mut reader)?;
+    let read = reader.stream_position().map_err(|e| e.to_string())?;
+    let length = file_length.saturating_sub(read) + meta.ahead.len() as u64;
+    let stored = Cursor::new(std::mem::take(&mut meta.ahead)).chain(reader);
+    // Inflated here and not by the library, so that what is inside is guarded, too.
+    let deflated = meta.transfer_syntax == DEFLATED;
+    let (syntax, length, data_set): (&str, u64, Box<dyn Read>) = if deflated {
+        (EXPLICIT_LITTLE, length.saturating_mul(MOST_DEFLATION), Box::new(DeflateDecoder::new(stored)))
+    } else {
+        (&meta.transfer_syntax, length, Box::new(stored))
+    };
+    let (most, what) = if until.is_some() { (MOST_HEADER_BYTES, TOO_LONG) } else { (MOST_OBJECT_BYTES, "data set longer than") };
     // What the library reads is a clean meta group with the identifiers that count, and the data set as it stands in the file.
     let mut clean = vec![0; 128];
     clean.extend_from_slice(b"DICM");
     FileMetaTableBuilder::new()
         .media_storage_sop_class_uid(&meta.sop_class)
         .media_storage_sop_instance_uid(&meta.sop_instance)
-        .transfer_syntax(&meta.transfer_syntax)
+        .transfer_syntax(syntax)
         .build()
         .and_then(|table| table.write(&mut clean))
         .map_err(|e| e.to_string())?;
-    let left = if until.is_some() { MOST_HEADER_BYTES } else { u64::MAX };
-    let data_set = Guard::new(Limited { inner: Cursor::new(meta.ahead).chain(reader), left }, &meta.transfer_syntax);
-    let stream = Cursor::new(clean).chain(data_set);
+    let stream = Cursor::new(clean).chain(Guard::new(Limited { inner: data_set, most, left: most, what }, syntax, length));
     let options = match until {
         Some(tag) => OpenFileOptions::new().read_until(tag),
         None => OpenFileOptions::new(),
     };
-    options.from_reader(stream).map_err(|e| chain(&e))
+    let mut object = options.from_reader(stream).map_err(|e| chain(&e))?;
+    if deflated {
+        object.meta_mut().transfer_syntax = meta.transfer_syntax;
+    }
+    Ok(object)
 }
 
 /// Transfer Syntax UID of `path`, without reading its data set.
@@ -67,16 +92,18 @@ pub fn data_set(path: &Path) -> Result<(BufReader<File>, String), String> {
     Ok((reader, meta.transfer_syntax))
 }
 
-/// Fails where more is read than a header has.
+/// Fails where more is read than `most`.
 struct Limited<R> {
     inner: R,
+    most: u64,
     left: u64,
+    what: &'static str,
 }
 
 impl<R: Read> Read for Limited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{TOO_LONG} {} MiB", MOST_HEADER_BYTES >> 20)));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} {} MiB", self.what, self.most >> 20)));
         }
         let n = self.inner.read(buffer)?;
         self.left = self.left.saturating_sub(n as u64);
