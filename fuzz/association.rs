@@ -1,6 +1,8 @@
 //! Any bytes as a connection: served to its end by the code that serves peers, and held to what `tests/hostile.rs` asserts.
 #![no_main]
 
+mod allocation;
+
 #[path = "../tests/common/mutate.rs"]
 mod mutate;
 #[path = "../tests/common/recorded.rs"]

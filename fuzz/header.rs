@@ -1,6 +1,8 @@
 //! Any bytes as a file of the spool: its header is read as the analysis does.
 #![no_main]
 
+mod allocation;
+
 use std::cell::RefCell;
 use std::io::{Seek, Write};
 

@@ -24,12 +24,19 @@ const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
 
 /// A sequence or item that is open.
 struct Level {
+    kind: Kind,
     /// Position of its end; `None` where a delimiter ends it.
     end: Option<u64>,
-    /// How the level outside is written.
-    explicit_outside: bool,
-    /// Items are fragments of pixel data, not data sets.
-    fragments: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Of items that are data sets.
+    Sequence,
+    /// Of items that are pieces of pixel data.
+    Fragments,
+    /// A data set in a sequence.
+    Item,
 }
 
 /// Passes bytes on while it follows them.
@@ -37,6 +44,9 @@ pub struct Guard<R> {
     inner: R,
     explicit: bool,
     big: bool,
+    /// Where the library stops reading: nothing from there on is followed.
+    until: Option<Tag>,
+    stopped: bool,
     at: u64,
     skip: u64,
     head: [u8; 12],
@@ -50,11 +60,12 @@ pub struct Guard<R> {
 }
 
 impl<R> Guard<R> {
-    /// Guards a data set of at most `length` bytes, written as `transfer_syntax` says (a deflated one: as it says inside).
-    pub fn new(inner: R, transfer_syntax: &str, length: u64) -> Self {
+    /// Guards a data set of at most `length` bytes, written as `transfer_syntax` says (a deflated one: as it says inside), up to the element `until`.
+    pub fn new(inner: R, transfer_syntax: &str, length: u64, until: Option<Tag>) -> Self {
         let explicit = transfer_syntax != "1.2.840.10008.1.2";
         let big = transfer_syntax == "1.2.840.10008.1.2.2";
-        Self { inner, explicit, big, at: 0, skip: 0, head: [0; 12], held: 0, open: Vec::new(), length, text: false, parts: 0 }
+        let open = Vec::new();
+        Self { inner, explicit, big, until, stopped: false, at: 0, skip: 0, head: [0; 12], held: 0, open, length, text: false, parts: 0 }
     }
 
     fn u16(&self, i: usize) -> u16 {
@@ -68,7 +79,7 @@ impl<R> Guard<R> {
     }
 
     fn follow(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+        while !self.stopped && !bytes.is_empty() {
             let taken = if self.skip > 0 {
                 let taken = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
                 self.skip -= taken as u64;
@@ -86,7 +97,7 @@ impl<R> Guard<R> {
             bytes = &bytes[taken..];
             if self.skip == 0 && self.held > 0 && self.held == self.needed() {
                 self.held = 0;
-                self.element()?;
+                self.header()?;
             }
             if self.skip == 0 && self.held == 0 {
                 self.close();
@@ -134,61 +145,81 @@ impl<R> Guard<R> {
         if self.parts > MOST_PARTS { Err(refused(format!("{TOO_LONG} {MOST_PARTS} elements, items and values"))) } else { Ok(()) }
     }
 
-    /// Passes over a value, which lies within the data set.
-    fn value(&mut self, tag: Tag, length: u32, vr: VR) -> io::Result<()> {
-        let left = self.length.saturating_sub(self.at);
-        if u64::from(length) > left {
-            return Err(refused(format!("element {tag} claims {length} bytes where {left} are left")));
-        }
-        self.skip = length.into();
-        self.text = is_text(vr);
-        Ok(())
-    }
-
-    fn element(&mut self) -> io::Result<()> {
+    /// A header is whole: that of an item where a sequence is open, else that of an element.
+    fn header(&mut self) -> io::Result<()> {
         self.count(1)?;
         let tag = Tag(self.u16(0), self.u16(2));
+        match self.open.last().map(|l| l.kind) {
+            Some(Kind::Sequence | Kind::Fragments) if tag == SEQUENCE_END => {
+                self.open.pop();
+                Ok(())
+            }
+            Some(Kind::Sequence) if tag == ITEM => self.descend(tag, self.u32(4), Kind::Item),
+            Some(Kind::Fragments) if tag == ITEM => self.value(tag, self.u32(4), VR::OB),
+            Some(Kind::Sequence | Kind::Fragments) => Err(refused(format!("element {tag} where an item must be"))),
+            Some(Kind::Item) | None => self.element(tag),
+        }
+    }
+
+    fn element(&mut self, tag: Tag) -> io::Result<()> {
+        if tag == ITEM_END {
+            // One too many at the end of the whole is passed over.
+            self.open.pop();
+            return Ok(());
+        }
+        if self.open.is_empty() && self.until.is_some_and(|until| tag >= until) {
+            self.stopped = true;
+            return Ok(());
+        }
         let delimiter = tag.0 == ITEM.0;
         let length = match () {
             () if self.is_long() => self.u32(8),
             () if self.explicit && !delimiter => self.u16(6).into(),
             () => self.u32(4),
         };
-        match tag {
-            ITEM_END | SEQUENCE_END => {
-                if let Some(level) = self.open.pop() {
-                    self.explicit = level.explicit_outside;
-                }
-                return Ok(());
-            }
-            ITEM if self.open.last().is_some_and(|l| l.fragments) => return self.value(tag, length, VR::OB),
-            ITEM => return self.descend(length, false, self.explicit),
-            _ => {}
+        let vr = match () {
+            () if delimiter => VR::UN,
+            () if self.explicit => VR::from_binary([self.head[4], self.head[5]]).unwrap_or(VR::UN),
+            () => implied(tag),
+        };
+        match length {
+            UNDEFINED if tag == tags::PIXEL_DATA => self.descend(tag, length, Kind::Fragments),
+            UNDEFINED => self.descend(tag, length, Kind::Sequence),
+            _ if vr == VR::SQ => self.descend(tag, length, Kind::Sequence),
+            _ => self.value(tag, length, vr),
         }
-        let vr = if self.explicit { VR::from_binary([self.head[4], self.head[5]]).unwrap_or(VR::UN) } else { implied(tag) };
-        if length == UNDEFINED || vr == VR::SQ {
-            // An UN of undefined length is written implicitly inside (PS3.5 6.2.2).
-            let explicit = self.explicit && vr != VR::UN;
-            return self.descend(length, tag == tags::PIXEL_DATA, explicit);
-        }
-        self.value(tag, length, vr)
     }
 
-    fn descend(&mut self, length: u32, fragments: bool, explicit: bool) -> io::Result<()> {
-        let end = (length != UNDEFINED).then(|| self.at + u64::from(length));
-        self.open.push(Level { end, explicit_outside: self.explicit, fragments });
-        self.explicit = explicit;
-        // A sequence and its item are two levels here and one of nesting.
-        if self.open.len() > 2 * MOST_DEPTH {
-            return Err(refused(format!("sequences nested deeper than {MOST_DEPTH}")));
-        }
+    /// Passes over a value.
+    fn value(&mut self, tag: Tag, length: u32, vr: VR) -> io::Result<()> {
+        self.fits(tag, length)?;
+        self.skip = length.into();
+        self.text = is_text(vr);
         Ok(())
+    }
+
+    /// Goes into a sequence or an item.
+    fn descend(&mut self, tag: Tag, length: u32, kind: Kind) -> io::Result<()> {
+        let mut end = None;
+        if length != UNDEFINED {
+            self.fits(tag, length)?;
+            end = Some(self.at + u64::from(length));
+        }
+        self.open.push(Level { kind, end });
+        // A sequence and its item are two levels here and one of nesting.
+        if self.open.len() > 2 * MOST_DEPTH { Err(refused(format!("sequences nested deeper than {MOST_DEPTH}"))) } else { Ok(()) }
+    }
+
+    /// Whether what is so long ends where everything round it does, or before.
+    fn fits(&self, tag: Tag, length: u32) -> io::Result<()> {
+        let end = self.open.iter().rev().find_map(|l| l.end).unwrap_or(self.length);
+        let left = end.saturating_sub(self.at);
+        if u64::from(length) > left { Err(refused(format!("element {tag} claims {length} bytes where {left} are left"))) } else { Ok(()) }
     }
 
     /// Leaves what ends here.
     fn close(&mut self) {
-        while let Some(level) = self.open.last().filter(|l| l.end.is_some_and(|end| end <= self.at)) {
-            self.explicit = level.explicit_outside;
+        while self.open.last().is_some_and(|l| l.end.is_some_and(|end| end <= self.at)) {
             self.open.pop();
         }
     }
@@ -241,7 +272,7 @@ mod tests {
 
     fn pass(bytes: &[u8], syntax: &str) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Guard::new(bytes, syntax, bytes.len() as u64).read_to_end(&mut out).map(|_| out)
+        Guard::new(bytes, syntax, bytes.len() as u64, None).read_to_end(&mut out).map(|_| out)
     }
 
     #[test]
@@ -292,11 +323,33 @@ mod tests {
         }
     }
 
+    /// Found by fuzzing: the library takes an item that stands where an element must for a value.
+    #[test]
+    fn an_item_inside_an_item_is_a_value() {
+        let item = |length: u32| [&[0xfe, 0xff, 0, 0xe0][..], &length.to_le_bytes()].concat();
+        let sequence = |length: u32| [&[0x08, 0, 0x12, 0x21][..], b"SQ\0\0", &length.to_le_bytes()].concat();
+        let bytes = |inner: u32| [sequence(u32::MAX), item(u32::MAX), item(inner), vec![0; 16]].concat();
+        assert!(pass(&bytes(16), EXPLICIT).is_ok());
+        assert!(pass(&bytes(17), EXPLICIT).unwrap_err().to_string().contains("claims 17 bytes where 16 are left"));
+        // Nor does an item reach out of its sequence, or a value out of its item.
+        let reaches = [sequence(8), item(4), vec![0; 40]].concat();
+        assert!(pass(&reaches, EXPLICIT).unwrap_err().to_string().contains("claims 4 bytes where 0 are left"));
+        let astray = [sequence(u32::MAX), of_no_vr(4), vec![0; 4]].concat();
+        assert!(pass(&astray, EXPLICIT).unwrap_err().to_string().contains("where an item must be"));
+    }
+
+    #[test]
+    fn from_the_element_on_where_reading_stops_nothing_is_followed() {
+        let bytes = [&[0x08, 0, 0x55, 0x11][..], b"UI\0\0", &of_no_vr(77)].concat();
+        let mut out = Vec::new();
+        let mut read = |until| Guard::new(&bytes[..], EXPLICIT, 20, Some(until)).read_to_end(&mut out).is_ok();
+        assert!(read(Tag(0x0008, 0x1155)) && !read(tags::PIXEL_DATA));
+    }
+
     #[test]
     fn what_is_no_vr_hides_no_depth() {
         let level = |inner: Vec<u8>| [&of_no_vr(u32::MAX)[..], &[0xfe, 0xff, 0, 0xe0, 0xff, 0xff, 0xff, 0xff], &inner].concat();
-        // Inside an UN of undefined length everything is implicit.
-        let deep = level(nested(MOST_DEPTH, false, false));
+        let deep = level(nested(MOST_DEPTH, true, false));
         assert!(pass(&deep, EXPLICIT).unwrap_err().to_string().contains("nested deeper"));
     }
 
@@ -342,7 +395,7 @@ mod tests {
         #[test]
         fn reading_in_pieces_sees_the_same(depth in 0usize..100, piece in 1usize..40, explicit in any::<bool>(), defined in any::<bool>()) {
             let bytes = nested(depth, explicit, defined);
-            let mut guard = Guard::new(&bytes[..], if explicit { EXPLICIT } else { IMPLICIT }, bytes.len() as u64);
+            let mut guard = Guard::new(&bytes[..], if explicit { EXPLICIT } else { IMPLICIT }, bytes.len() as u64, None);
             let mut buffer = vec![0; piece];
             let outcome = loop {
                 match guard.read(&mut buffer) {

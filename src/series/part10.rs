@@ -60,7 +60,7 @@ pub fn open(path: &Path, until: Option<Tag>) -> Result<DefaultDicomObject, Strin
         .build()
         .and_then(|table| table.write(&mut clean))
         .map_err(|e| e.to_string())?;
-    let stream = Cursor::new(clean).chain(Guard::new(Limited { inner: data_set, most, left: most, what }, syntax, length));
+    let stream = Cursor::new(clean).chain(Guard::new(Limited { inner: data_set, most, left: most, what }, syntax, length, until));
     let options = match until {
         Some(tag) => OpenFileOptions::new().read_until(tag),
         None => OpenFileOptions::new(),
