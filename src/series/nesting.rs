@@ -33,7 +33,8 @@ struct Level {
 enum Kind {
     /// Of items that are data sets.
     Sequence,
-    /// Of items that are pieces of pixel data.
+    /// Of items that are pieces of pixel data, after one of offsets to them.
+    Offsets,
     Fragments,
     /// A data set in a sequence.
     Item,
@@ -150,13 +151,18 @@ impl<R> Guard<R> {
         self.count(1)?;
         let tag = Tag(self.u16(0), self.u16(2));
         match self.open.last().map(|l| l.kind) {
-            Some(Kind::Sequence | Kind::Fragments) if tag == SEQUENCE_END => {
+            Some(Kind::Sequence | Kind::Offsets | Kind::Fragments) if tag == SEQUENCE_END => {
                 self.open.pop();
                 Ok(())
             }
             Some(Kind::Sequence) if tag == ITEM => self.descend(tag, self.u32(4), Kind::Item),
             Some(Kind::Fragments) if tag == ITEM => self.value(tag, self.u32(4), VR::OB),
-            Some(Kind::Sequence | Kind::Fragments) => Err(refused(format!("element {tag} where an item must be"))),
+            Some(Kind::Offsets) if tag == ITEM => {
+                self.open.pop();
+                self.open.push(Level { kind: Kind::Fragments, end: None });
+                self.value(tag, self.u32(4), VR::OL)
+            }
+            Some(Kind::Sequence | Kind::Offsets | Kind::Fragments) => Err(refused(format!("element {tag} where an item must be"))),
             Some(Kind::Item) | None => self.element(tag),
         }
     }
@@ -183,7 +189,7 @@ impl<R> Guard<R> {
             () => implied(tag),
         };
         match length {
-            UNDEFINED if tag == tags::PIXEL_DATA => self.descend(tag, length, Kind::Fragments),
+            UNDEFINED if tag == tags::PIXEL_DATA => self.descend(tag, length, Kind::Offsets),
             UNDEFINED => self.descend(tag, length, Kind::Sequence),
             _ if vr == VR::SQ => self.descend(tag, length, Kind::Sequence),
             _ => self.value(tag, length, vr),
@@ -193,6 +199,10 @@ impl<R> Guard<R> {
     /// Passes over a value.
     fn value(&mut self, tag: Tag, length: u32, vr: VR) -> io::Result<()> {
         self.fits(tag, length)?;
+        // Of a number cut in two the library leaves the rest where the next element must be.
+        if length % width(vr) != 0 {
+            return Err(refused(format!("element {tag} has {length} bytes, which are no whole numbers of {} bytes", width(vr))));
+        }
         self.skip = length.into();
         self.text = is_text(vr);
         Ok(())
@@ -234,6 +244,16 @@ fn implied(tag: Tag) -> VR {
 fn is_text(vr: VR) -> bool {
     use VR::{AE, AS, CS, DA, DS, DT, IS, LO, LT, PN, SH, ST, TM, UC, UI, UR, UT};
     matches!(vr, AE | AS | CS | DA | DS | DT | IS | LO | LT | PN | SH | ST | TM | UC | UI | UR | UT)
+}
+
+/// Bytes of one number of its values, 1 for all that is no number.
+fn width(vr: VR) -> u32 {
+    match vr {
+        VR::SS | VR::US | VR::OW => 2,
+        VR::AT | VR::FL | VR::OF | VR::SL | VR::UL | VR::OL => 4,
+        VR::FD | VR::OD | VR::SV | VR::UV | VR::OV => 8,
+        _ => 1,
+    }
 }
 
 fn refused(reason: String) -> io::Error {
@@ -338,6 +358,27 @@ mod tests {
         assert!(pass(&astray, EXPLICIT).unwrap_err().to_string().contains("where an item must be"));
     }
 
+    /// Found by fuzzing: of six bytes of SL the library reads four and goes on behind them.
+    #[test]
+    fn numbers_cut_in_two_are_refused() {
+        let long = |length: u16| [&[0x08, 0, 0x02, 0x01][..], b"SL", &length.to_le_bytes(), &[0; 8]].concat();
+        assert!(pass(&long(8), EXPLICIT).is_ok());
+        assert!(pass(&long(6), EXPLICIT).unwrap_err().to_string().contains("no whole numbers"));
+        let pixels = |offsets: u32| {
+            let item = [&[0xfe, 0xff, 0, 0xe0][..], &offsets.to_le_bytes(), &vec![0; offsets as usize]].concat();
+            [
+                &[0xe0, 0x7f, 0x10, 0][..],
+                b"OB\0\0",
+                &[0xff; 4],
+                &item,
+                &[0xfe, 0xff, 0, 0xe0, 3, 0, 0, 0, 1, 2, 3],
+                &[0xfe, 0xff, 0xdd, 0xe0, 0, 0, 0, 0],
+            ]
+            .concat()
+        };
+        assert!(pass(&pixels(8), EXPLICIT).is_ok() && pass(&pixels(6), EXPLICIT).is_err());
+    }
+
     #[test]
     fn from_the_element_on_where_reading_stops_nothing_is_followed() {
         let bytes = [&[0x08, 0, 0x55, 0x11][..], b"UI\0\0", &of_no_vr(77)].concat();
@@ -360,6 +401,17 @@ mod tests {
         let text = |values: usize| [&[0x08, 0, 0x08, 0][..], &(values as u32 - 1).to_le_bytes(), &vec![b'\\'; values - 1]].concat();
         assert!(too_many(&text(most + 1)) && pass(&text(most - 1), IMPLICIT).is_ok());
         assert!(too_many(&[0x09, 0, 0x10, 0x10, 0, 0, 0, 0].repeat(most + 1)));
+    }
+
+    /// Found by fuzzing: a transfer syntax with tabs behind it is implicit to the library, so it is to the guard.
+    #[test]
+    fn white_space_makes_no_other_transfer_syntax() {
+        let mut bytes = vec![0; 128];
+        bytes.extend_from_slice(b"DICM\x02\0\x10\0UI\x12\x001.2.840.10008.1.2\t");
+        bytes.extend([&[0x09, 0, 0x10, 0x10][..], &0x0909_0909_u32.to_le_bytes(), &[0; 40]].concat());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        assert!(crate::series::part10::open(file.path(), None).unwrap_err().contains("claims"));
     }
 
     /// Claims are looked at inside a deflated data set, too; the object says what it was written in.

@@ -159,7 +159,8 @@ fn read_meta(reader: &mut impl Read) -> Result<Meta, String> {
         }
         let mut value = vec![0; length as usize];
         reader.read_exact(&mut value).map_err(cut)?;
-        let text = || String::from_utf8_lossy(&value).trim_matches(['\0', ' ']).to_owned();
+        // The library trims any white space of a transfer syntax, and the guard has to name the same one.
+        let text = || String::from_utf8_lossy(&value).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
         match u16::from_le_bytes([head[2], head[3]]) {
             0x0002 => meta.sop_class = text(),
             0x0003 => meta.sop_instance = text(),
