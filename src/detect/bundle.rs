@@ -316,7 +316,7 @@ impl Bundle {
         Ok((encoder, onnx_int8::write(HEADS_INT8, &spec.heads(), &self.weights, ranges)?))
     }
 
-    /// Puts ranges into the description of the bundle in `folder`, and with `files` the quantized weights and graphs beside it.
+    /// Puts ranges into the description of the bundle in `folder`, and with `files` the quantized weights and all graphs beside it.
     ///
     /// # Errors
     /// A folder that holds no bundle; ranges that do not fit it; I/O.
@@ -330,6 +330,8 @@ impl Bundle {
             written.insert(GGUF.into(), gguf::write(&bundle.description.network, &bundle.weights).map_err(|r| content(GGUF, r))?);
             let (encoder, heads) = bundle.int8_graphs().map_err(|r| content(ENCODER_INT8, r))?;
             written.extend([(ENCODER_INT8.to_owned(), encoder), (HEADS_INT8.to_owned(), heads)]);
+            // They may have been left out.
+            written.extend([(ENCODER.to_owned(), bundle.encoder_onnx.clone()), (HEADS.to_owned(), bundle.heads_onnx.clone())]);
         }
         for name in [GGUF, ENCODER_INT8, HEADS_INT8] {
             // Older ones were made with other ranges.

@@ -31,7 +31,8 @@ pub struct QuantizeArgs {
     /// Crops of each kind (one slot, with context) to measure the cost on
     #[arg(long, value_name = "N", default_value_t = VALIDATION_CROPS, requires = "validation")]
     crops: usize,
-    /// Write the quantized weights and graphs too (detector.q8_0.gguf, encoder.int8.onnx, heads.int8.onnx), which engines else make of the master
+    /// Write the quantized weights and graphs too (detector.q8_0.gguf, encoder.int8.onnx, heads.int8.onnx), which engines else make of the master, and the f32
+    /// graphs where they were left out (encoder.onnx, heads.onnx)
     #[arg(long)]
     files: bool,
     /// Measure and print, write nothing
