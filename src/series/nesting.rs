@@ -200,7 +200,7 @@ impl<R> Guard<R> {
     fn value(&mut self, tag: Tag, length: u32, vr: VR) -> io::Result<()> {
         self.fits(tag, length)?;
         // Of a number cut in two the library leaves the rest where the next element must be.
-        if length % width(vr) != 0 {
+        if !length.is_multiple_of(width(vr)) {
             return Err(refused(format!("element {tag} has {length} bytes, which are no whole numbers of {} bytes", width(vr))));
         }
         self.skip = length.into();

@@ -60,6 +60,7 @@ fn raster(text: &str, name: &str) -> Option<[[f64; CELLS]; CELLS]> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;

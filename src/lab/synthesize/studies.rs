@@ -193,22 +193,26 @@ fn paint(scan: &mut Scan, middle: f64, kinds: &[Kind], density: &Density, wanted
         let kind = &kinds[pick(rng, &weights)];
         let (Some(place), Some(lesion_type)) = (place_of(rng, density, &sites[n], kind), kind.type_in(sites[n].part)) else { continue };
         let drawn = kind.draw(rng, sites[n].muscle_hu);
-        lesions.extend(lesion(scan, near[n], place, kind.site, drawn, lesion_type, &lesions, rng));
+        let wanted = Wanted { at: near[n], place, site: kind.site, drawn, lesion_type };
+        lesions.extend(lesion(scan, wanted, &lesions, rng));
     }
     lesions
 }
 
-/// Paints one lesion with its centre in slice `at`, unless it does not fit there.
-fn lesion(
-    scan: &mut Scan,
+/// A lesion that is to be painted, where.
+struct Wanted {
+    /// Slice of its centre.
     at: usize,
+    /// Its centre there, image pixels.
     place: [u16; 2],
     site: Site,
-    Drawn { shape, look, long_mm }: Drawn,
+    drawn: Drawn,
     lesion_type: usize,
-    others: &[Lesion],
-    rng: &mut StdRng,
-) -> Option<Lesion> {
+}
+
+/// Paints one lesion, unless it does not fit there.
+fn lesion(scan: &mut Scan, wanted: Wanted, others: &[Lesion], rng: &mut StdRng) -> Option<Lesion> {
+    let Wanted { at, place, site, drawn: Drawn { shape, look, long_mm }, lesion_type } = wanted;
     let z = rng.random_range(-0.5..0.5) * scan.spacing_mm as f32;
     let mut window = Window::cut(scan, at, place, &shape, z)?;
     let (planes, centre) = (&window.planes, window.centre);
