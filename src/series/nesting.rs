@@ -418,19 +418,22 @@ mod tests {
     #[test]
     fn deflated_bytes_are_guarded() {
         use std::io::Write;
-        let file = |data_set: &[u8]| {
+        let file_of = |syntax: &[u8; 22], data_set: &[u8]| {
             let mut bytes = vec![0; 128];
-            bytes.extend_from_slice(b"DICM\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99");
+            bytes.extend_from_slice(&[b"DICM\x02\0\x10\0UI\x16\0", &syntax[..]].concat());
             let mut encoder = flate2::write::DeflateEncoder::new(bytes, flate2::Compression::default());
             encoder.write_all(data_set).unwrap();
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), encoder.finish().unwrap()).unwrap();
             crate::series::part10::open(file.path(), None)
         };
+        let file = |data_set: &[u8]| file_of(b"1.2.840.10008.1.2.1.99", data_set);
         let good = file(b"\x10\0\x20\0LO\x02\0ab").unwrap();
         assert_eq!(good.meta().transfer_syntax(), "1.2.840.10008.1.2.1.99");
         assert_eq!(good.element(tags::PATIENT_ID).unwrap().to_str().unwrap(), "ab");
         let reason = file(&[of_no_vr(0xd1cd_d1ce), vec![0; 64]].concat()).unwrap_err();
+        assert!(reason.contains("claims"), "{reason}");
+        let reason = file_of(b"1.2.840.10008.1.2.4.95", &[of_no_vr(0xd1cd_d1ce), vec![0; 64]].concat()).unwrap_err();
         assert!(reason.contains("claims"), "{reason}");
         assert!(file(&nested(MOST_DEPTH + 1, true, false)).unwrap_err().contains("nested deeper"));
     }

@@ -21,8 +21,8 @@ const MOST_HEADER_BYTES: u64 = 64 << 20;
 /// How the error of a longer one begins.
 pub(super) const TOO_LONG: &str = "header longer than";
 
-/// Deflated Explicit VR Little Endian, and what is inside.
-const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
+/// What the library would inflate as a whole: Deflated Explicit VR Little Endian, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate. And what is inside.
+const DEFLATED: [&str; 3] = ["1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"];
 const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
 
 /// No bytes deflate to less than their thousandth part (zlib's own figure).
@@ -43,7 +43,7 @@ pub fn open(path: &Path, until: Option<Tag>) -> Result<DefaultDicomObject, Strin
     let length = file_length.saturating_sub(read) + meta.ahead.len() as u64;
     let stored = Cursor::new(std::mem::take(&mut meta.ahead)).chain(reader);
     // Inflated here and not by the library, so that what is inside is guarded, too.
-    let deflated = meta.transfer_syntax == DEFLATED;
+    let deflated = DEFLATED.contains(&meta.transfer_syntax.as_str());
     let (syntax, length, data_set): (&str, u64, Box<dyn Read>) = if deflated {
         (EXPLICIT_LITTLE, length.saturating_mul(MOST_DEFLATION), Box::new(DeflateDecoder::new(stored)))
     } else {
