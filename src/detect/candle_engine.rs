@@ -1,13 +1,13 @@
-//! The network on candle: folded weights, channels-last maps, the im2col convolution; in f32, or with weights in Q8_0 where a layer suits.
+//! The network on candle: folded weights, channels-last maps, our own convolution ([`conv`]); in f32, or with weights in Q8_0 where a layer suits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor};
 
-use super::conv::Shape;
+use super::conv::{self, Shape};
 use super::network::{Conv, Graph, NetworkSpec, Op};
-use super::ops::{conv_bias, upsample, with_slice};
+use super::ops::{upsample, with_slice};
 use super::q8_0::{self, Q8Layer};
 use super::weights::FoldedWeights;
 use super::{Engine, EngineError, Features, Map, SlotInput};
@@ -27,10 +27,22 @@ struct Network {
 
 /// Weights of one convolution.
 enum Weights {
-    /// `[k, k, in, out]` and bias.
-    F32(Tensor, Tensor),
-    /// Blocks and bias.
+    F32(conv::Layer),
     Q8(Q8Layer),
+}
+
+impl Weights {
+    fn forward(&self, c: &Conv, x: &Tensor) -> Result<Tensor> {
+        let (batch, height, width, inputs) = x.dims4()?;
+        let shape = Shape { batch, height, width, inputs, outputs: c.outputs, kernel: c.kernel, stride: c.stride };
+        let y = with_slice(&x.contiguous()?, |x| {
+            Ok(match self {
+                Self::F32(layer) => layer.forward(shape, x),
+                Self::Q8(layer) => layer.forward(shape, x),
+            })
+        })?;
+        Tensor::from_vec(y, (batch, shape.out_height(), shape.out_width(), c.outputs), x.device())
+    }
 }
 
 /// candle on the CPU.
@@ -60,24 +72,14 @@ impl CandleEngine {
         let mut layers = HashMap::new();
         for c in [&encoder, &heads].into_iter().flat_map(Graph::convs) {
             let layer = weights.layer(c).map_err(|reason| EngineError::Unavailable { engine: NAME, reason })?;
-            if quantization == "q8_0" && q8_0::suits(c) {
-                layers.insert(c.name.clone(), Weights::Q8(Q8Layer::new(c, layer)));
-                continue;
-            }
-            let shape = (c.kernel, c.kernel, c.inputs, c.outputs);
-            let tensors = Tensor::from_slice(&layer.weights, shape, &device)
-                .and_then(|w| Ok(Weights::F32(w, Tensor::from_slice(&layer.bias, c.outputs, &device)?)));
-            layers.insert(c.name.clone(), tensors.map_err(|e| EngineError::Unavailable { engine: NAME, reason: e.to_string() })?);
+            let ready = match quantization {
+                "q8_0" if q8_0::suits(c) => Weights::Q8(Q8Layer::new(c, layer)),
+                _ => Weights::F32(conv::Layer::new(c, layer)),
+            };
+            layers.insert(c.name.clone(), ready);
         }
         Ok(Self(Arc::new(Network { context: spec.context, encoder, heads, layers, quantization, device })))
     }
-}
-
-fn conv_q8(x: &Tensor, layer: &Q8Layer, c: &Conv) -> Result<Tensor> {
-    let (batch, height, width, inputs) = x.dims4()?;
-    let shape = Shape { batch, height, width, inputs, outputs: c.outputs, kernel: c.kernel, stride: c.stride };
-    let y = with_slice(&x.contiguous()?, |x| Ok(layer.forward(shape, x)))?;
-    Tensor::from_vec(y, (batch, shape.out_height(), shape.out_width(), c.outputs), x.device())
 }
 
 impl Network {
@@ -87,11 +89,10 @@ impl Network {
         for node in &graph.nodes {
             values.push(match &node.op {
                 Op::Input => inputs.next().ok_or_else(|| candle_core::Error::Msg("too few inputs".into()))?,
-                Op::Conv(c, x) => match self.layers.get(&c.name) {
-                    Some(Weights::F32(weights, bias)) => conv_bias(&values[*x], weights, bias, c.stride, c.norm_relu)?,
-                    Some(Weights::Q8(layer)) => conv_q8(&values[*x], layer, c)?,
-                    None => candle_core::bail!("layer {} is missing", c.name),
-                },
+                Op::Conv(c, x) => {
+                    let Some(weights) = self.layers.get(&c.name) else { candle_core::bail!("layer {} is missing", c.name) };
+                    weights.forward(c, &values[*x])?
+                }
                 Op::Add(a, b) => (&values[*a] + &values[*b])?,
                 Op::Concat(a, b) => Tensor::cat(&[&values[*a], &values[*b]], 3)?,
                 Op::Upsample(x) => upsample(&values[*x])?,

@@ -303,7 +303,7 @@ mod tests {
                 let weights = Tensor::from_slice(&w, (shape.depth(), 4), &Device::Cpu).unwrap();
                 let ours = columns(&map, kernel, stride).unwrap().matmul(&weights).unwrap();
                 let ours = ours.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-                let expected = conv::forward(shape, &x, &w, None);
+                let expected = conv::forward(shape, &x, &w);
                 assert_eq!(ours.len(), expected.len(), "{shape:?}");
                 assert!(ours.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{shape:?}: {ours:?} {expected:?}");
             }

@@ -36,18 +36,6 @@ pub fn conv_of_candle(x: &Tensor, weights: &Tensor, stride: usize) -> Result<Ten
     x.conv2d(&weights, kernel / 2, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()
 }
 
-/// As [`conv`], plus a bias and, if asked, ReLU; without a gradient.
-///
-/// # Errors
-/// candle's, where shapes disagree.
-pub fn conv_bias(x: &Tensor, weights: &Tensor, bias: &Tensor, stride: usize, relu: bool) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.contiguous()?.apply_op3_no_bwd(weights, bias, &ConvBiasOp { conv: ConvOp { stride }, relu });
-    }
-    let y = conv(x, weights, stride)?.broadcast_add(bias)?;
-    if relu { y.relu() } else { Ok(y) }
-}
-
 /// Mean and variance a channel, as batch norm keeps them for inference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
@@ -157,7 +145,7 @@ impl CustomOp2 for ConvOp {
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
         let shape = self.shape(dims4(l1)?, l2.dims())?;
-        let out = conv::forward(shape, slice(s1, l1)?, slice(s2, l2)?, None);
+        let out = conv::forward(shape, slice(s1, l1)?, slice(s2, l2)?);
         Ok((CpuStorage::F32(out), (shape.batch, shape.out_height(), shape.out_width(), shape.outputs).into()))
     }
 
@@ -175,32 +163,6 @@ impl CustomOp2 for ConvOp {
             };
             Ok((by_x, Some(by_weights)))
         })
-    }
-}
-
-struct ConvBiasOp {
-    conv: ConvOp,
-    relu: bool,
-}
-
-impl CustomOp3 for ConvBiasOp {
-    fn name(&self) -> &'static str {
-        "conv-bias-nhwc"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let shape = self.conv.shape(dims4(l1)?, l2.dims())?;
-        let epilogue = conv::Epilogue { bias: slice(s3, l3)?, relu: self.relu };
-        let out = conv::forward(shape, slice(s1, l1)?, slice(s2, l2)?, Some(epilogue));
-        Ok((CpuStorage::F32(out), (shape.batch, shape.out_height(), shape.out_width(), shape.outputs).into()))
     }
 }
 

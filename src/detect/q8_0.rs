@@ -193,7 +193,7 @@ fn im2col(shape: Shape, map: &[BlockQ8_0], first: usize, count: usize, columns: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::conv::{Epilogue, forward};
+    use crate::detect::conv;
 
     fn wave(n: usize, f: f32) -> Vec<f32> {
         (0..n).map(|i| (i as f32 * f).sin()).collect()
@@ -212,7 +212,7 @@ mod tests {
             let x = whole(2 * 7 * 5 * inputs, 0.37, 1);
             let layer = Layer { weights: whole(kernel * kernel * inputs * outputs, 0.73, outputs), bias: wave(outputs, 0.5) };
             let ours = Q8Layer::new(&conv, &layer).forward(shape, &x);
-            let exact = forward(shape, &x, &layer.weights, Some(Epilogue { bias: &layer.bias, relu: true }));
+            let exact = conv::Layer::new(&conv, &layer).forward(shape, &x);
             let most = exact.iter().copied().fold(0.0, f32::max);
             for (a, b) in ours.iter().zip(&exact) {
                 assert!((a - b).abs() <= most * 1e-6, "{kernel} {stride} {inputs} {outputs}: {a} {b}");

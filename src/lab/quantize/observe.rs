@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::detect::conv::{Epilogue, Shape, forward};
+use crate::detect::conv::{self, Shape};
 use crate::detect::network::{Conv, Graph, Op};
 use crate::detect::ops::upsampled;
 use crate::detect::q8_0::{self, Q8Layer};
@@ -53,7 +53,7 @@ pub fn convolve(graph: &Graph, i: usize, weights: &FoldedWeights, arithmetic: &A
     let layer = weights.layer(c)?;
     let shape =
         Shape { batch: 1, height: x.height, width: x.width, inputs: c.inputs, outputs: c.outputs, kernel: c.kernel, stride: c.stride };
-    let plain = |x: &[f32], layer: &Layer| forward(shape, x, &layer.weights, Some(Epilogue { bias: &layer.bias, relu: c.norm_relu }));
+    let plain = |x: &[f32], layer: &Layer| conv::Layer::new(c, layer).forward(shape, x);
     let data = match arithmetic {
         Arithmetic::Int8(q) if q.is_int8(c) => {
             let range = |i: usize| q.range(graph, i).ok_or_else(|| format!("map {i} has no range"));
