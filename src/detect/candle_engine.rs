@@ -130,6 +130,12 @@ impl Network {
     }
 }
 
+/// Enters the thread pool once for the whole network instead of once a layer: of several slots at once each then stays on a worker of its own, and a worker
+/// without a slot takes its share of another's layers.
+fn in_pool<T: Send>(network: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| network())
+}
+
 impl Engine for CandleEngine {
     fn name(&self) -> &'static str {
         NAME
@@ -148,10 +154,10 @@ impl Engine for CandleEngine {
     }
 
     fn encode(&mut self, slot: &SlotInput) -> std::result::Result<Features, EngineError> {
-        self.0.encode(slot).map_err(|e| EngineError::Failed { engine: NAME, reason: e.to_string() })
+        in_pool(|| self.0.encode(slot)).map_err(|e| EngineError::Failed { engine: NAME, reason: e.to_string() })
     }
 
     fn heads(&mut self, window: &[&Features]) -> std::result::Result<Vec<Map>, EngineError> {
-        self.0.heads(window).map_err(|e| EngineError::Failed { engine: NAME, reason: e.to_string() })
+        in_pool(|| self.0.heads(window)).map_err(|e| EngineError::Failed { engine: NAME, reason: e.to_string() })
     }
 }
