@@ -82,6 +82,11 @@ impl CandleEngine {
     }
 }
 
+/// A copy; candle's own goes value by value.
+fn values_of(x: &Tensor) -> Result<Vec<f32>> {
+    with_slice(&x.contiguous()?, |x| Ok(x.to_vec()))
+}
+
 impl Network {
     fn run(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let mut inputs = inputs.into_iter();
@@ -104,7 +109,7 @@ impl Network {
     fn encode(&self, slot: &SlotInput) -> Result<Features> {
         let x = Tensor::from_slice(&slot.data, (1, slot.height, slot.width, 3), &self.device)?;
         let maps = self.run(&self.encoder, vec![x])?;
-        let levels = maps.iter().map(|m| m.flatten_all()?.to_vec1()).collect::<Result<Vec<_>>>()?;
+        let levels = maps.iter().map(values_of).collect::<Result<Vec<_>>>()?;
         Ok(Features { size: (slot.height, slot.width), levels })
     }
 
@@ -114,9 +119,11 @@ impl Network {
             .map(|level| {
                 let node = &self.heads.nodes[level];
                 let (h, w, c) = (h / node.stride, w / node.stride, node.channels / self.context);
-                let slots =
-                    window.iter().map(|f| Tensor::from_slice(&f.levels[level], (1, h, w, c), &self.device)).collect::<Result<Vec<_>>>()?;
-                Tensor::cat(&slots, 3)
+                let mut x = Vec::with_capacity(h * w * c * window.len());
+                for cell in 0..h * w {
+                    window.iter().for_each(|f| x.extend_from_slice(&f.levels[level][cell * c..(cell + 1) * c]));
+                }
+                Tensor::from_vec(x, (1, h, w, c * window.len()), &self.device)
             })
             .collect::<Result<Vec<_>>>()?;
         let outputs = self.run(&self.heads, inputs)?;
@@ -124,7 +131,7 @@ impl Network {
             .iter()
             .map(|y| {
                 let (_, height, width, channels) = y.dims4()?;
-                Ok(Map { height, width, channels, data: y.flatten_all()?.to_vec1()? })
+                Ok(Map { height, width, channels, data: values_of(y)? })
             })
             .collect()
     }

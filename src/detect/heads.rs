@@ -48,17 +48,28 @@ pub fn cell_centre(index: usize, stride: usize) -> f32 {
 /// Candidates of one slot, best first, before suppression. Boxes are clipped to the slot; cells with values that are not finite are passed over.
 #[must_use]
 pub fn decode(levels: &[Map]) -> Vec<Candidate> {
-    let mut candidates = Vec::new();
-    for (map, stride) in levels.iter().zip(STRIDES) {
+    let mut cells = Vec::new();
+    for (level, map) in levels.iter().take(STRIDES.len()).enumerate() {
         for (index, cell) in map.data.chunks_exact(HEAD_CHANNELS).enumerate() {
             let score = score(cell);
             if score >= LEAST_SCORE && cell.iter().all(|v| v.is_finite()) {
-                candidates.push(candidate(cell, score, index % map.width, index / map.width, stride, map));
+                cells.push((score, level, index));
             }
         }
     }
+    if cells.len() > MOST_BEFORE_NMS {
+        cells.select_nth_unstable_by(MOST_BEFORE_NMS, |a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        cells.truncate(MOST_BEFORE_NMS);
+    }
+    let mut candidates: Vec<Candidate> = cells
+        .into_iter()
+        .map(|(score, level, index)| {
+            let (map, stride) = (&levels[level], STRIDES[level]);
+            let cell = &map.data[index * HEAD_CHANNELS..(index + 1) * HEAD_CHANNELS];
+            candidate(cell, score, index % map.width, index / map.width, stride, map)
+        })
+        .collect();
     candidates.sort_by(super::nms::by_rank);
-    candidates.truncate(MOST_BEFORE_NMS);
     candidates
 }
 
@@ -109,6 +120,22 @@ mod tests {
         }
         assert!(found[0].score > 0.99 && found[0].types[4] > 0.99);
         assert!((found[0].angle_rad - std::f32::consts::FRAC_PI_4).abs() < 1e-5);
+    }
+
+    /// Of a map full of finds the best are decoded, whichever level they are on.
+    #[test]
+    fn no_more_than_the_most_are_decoded_and_these_are_the_best() {
+        let mut levels = vec![empty(1), empty(8), empty(16)];
+        for (i, cell) in levels[0].data.chunks_exact_mut(HEAD_CHANNELS).enumerate() {
+            (cell[0], cell[1]) = ((i as f32 * 0.37).sin(), 20.0);
+        }
+        (levels[1].data[0], levels[1].data[1]) = (5.0, 20.0);
+        let mut scores: Vec<f32> = levels.iter().flat_map(|l| l.data.chunks_exact(HEAD_CHANNELS)).map(score).collect();
+        scores.sort_by(|a, b| b.total_cmp(a));
+        let found = decode(&levels);
+        assert!(scores.len() > 2 * MOST_BEFORE_NMS);
+        assert_eq!(found.iter().map(|c| c.score).collect::<Vec<_>>(), scores[..MOST_BEFORE_NMS]);
+        assert_eq!(found[0].score, sigmoid(5.0).sqrt());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The im2col buffer is built for a few rows at a time so that it stays in the second-level cache; images and row tiles run in parallel.
 //! Weights as they lie are the right-hand matrix of the product without a copy.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
 use super::super::matmul::{Order, matmul};
@@ -10,6 +12,11 @@ use super::{Epilogue, Shape};
 
 /// im2col buffer of one tile: about 512 KiB of f32, half of a usual second-level cache.
 const TILE_FLOATS: usize = 128 * 1024;
+
+thread_local! {
+    /// Kept from layer to layer, so that it is cleared once.
+    static COLUMNS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 const fn direct(shape: Shape) -> bool {
     shape.kernel == 1 && shape.stride == 1
@@ -28,15 +35,17 @@ pub fn forward(shape: Shape, x: &[f32], weights: &[f32], epilogue: Option<Epilog
     let rows = tile_rows(shape);
     let image_in = shape.height * shape.width * shape.inputs;
     out.par_chunks_mut(oh * ow * n).zip(x.par_chunks(image_in)).for_each(|(out, x)| {
-        out.par_chunks_mut(rows * ow * n).enumerate().for_each_init(Vec::new, |columns, (tile, out)| {
+        out.par_chunks_mut(rows * ow * n).enumerate().for_each(|(tile, out)| {
             let (first, count) = (tile * rows, out.len() / (ow * n));
-            let a = if direct(shape) {
-                &x[first * ow * k..(first + count) * ow * k]
+            let mut product = |a: &[f32]| matmul(out, (count * ow, k, n), (a, Order::Rows), (weights, Order::Rows), false);
+            if direct(shape) {
+                product(&x[first * ow * k..(first + count) * ow * k]);
             } else {
-                im2col(shape, x, first, count, columns);
-                columns.as_slice()
-            };
-            matmul(out, (count * ow, k, n), (a, Order::Rows), (weights, Order::Rows), false);
+                COLUMNS.with_borrow_mut(|columns| {
+                    im2col(shape, x, first, count, columns);
+                    product(columns);
+                });
+            }
             if let Some(e) = epilogue {
                 for cell in out.chunks_exact_mut(n) {
                     for (value, bias) in cell.iter_mut().zip(e.bias) {

@@ -7,6 +7,8 @@
 //!
 //! Rounding: the points' weights reach 5 and 8, so the error is about ten times that of summing directly; tests hold it.
 
+use std::cell::RefCell;
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -55,9 +57,9 @@ pub fn forward(shape: Shape, x: &[f32], points: &[f32], epilogue: Option<Epilogu
     let rows = block_rows(shape);
     let mut out = vec![0.0; shape.batch * shape.height * row_out];
     out.par_chunks_mut(shape.height * row_out).zip(x.par_chunks(shape.height * row_in)).for_each(|(out, x)| {
-        out.par_chunks_mut(rows * row_out).enumerate().for_each_init(Buffers::default, |buffers, (i, out)| {
+        out.par_chunks_mut(rows * row_out).enumerate().for_each(|(i, out)| {
             let tiles = Tiles { shape, first: i * rows, rows: out.len() / row_out };
-            arch.dispatch(Forward { tiles, x, points, epilogue, out, buffers });
+            BUFFERS.with_borrow_mut(|buffers| arch.dispatch(Forward { tiles, x, points, epilogue, out, buffers }));
         });
     });
     out
@@ -74,12 +76,12 @@ pub fn by_weights(shape: Shape, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let partial: Vec<Vec<f32>> = (0..lanes)
         .into_par_iter()
         .map(|lane| {
-            let (mut sum, mut buffers) = (vec![0.0; POINTS * shape.inputs * shape.outputs], Buffers::default());
+            let mut sum = vec![0.0; POINTS * shape.inputs * shape.outputs];
             for image in (lane..shape.batch).step_by(lanes) {
                 let (x, grad) = (&x[image * image_in..][..image_in], &grad[image * image_out..][..image_out]);
                 for first in (0..shape.height).step_by(rows) {
                     let tiles = Tiles { shape, first, rows: rows.min(shape.height - first) };
-                    arch.dispatch(ByWeights { tiles, x, grad, sum: &mut sum, buffers: &mut buffers });
+                    BUFFERS.with_borrow_mut(|buffers| arch.dispatch(ByWeights { tiles, x, grad, sum: &mut sum, buffers }));
                 }
             }
             sum
@@ -138,6 +140,11 @@ impl Tiles {
 struct Buffers {
     inputs: Vec<f32>,
     outputs: Vec<f32>,
+}
+
+thread_local! {
+    /// Kept from layer to layer, so that it is cleared once: under a megabyte a thread.
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
 /// The vector at `at`.
