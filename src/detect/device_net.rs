@@ -13,6 +13,7 @@ use candle_core::{DType, Device, Module, Result, Tensor};
 use super::batch::BatchNetwork;
 use super::network::{Conv, Graph, NetworkSpec, Node, Op};
 use super::ops::upsample_of_candle;
+use super::walk::walk;
 use super::weights::FoldedWeights;
 use super::{Features, Map, SlotInput, gguf, q8_0};
 
@@ -119,25 +120,7 @@ impl DeviceNet {
     }
 
     fn run(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        let last = graph.last_uses();
-        let mut inputs = inputs.into_iter();
-        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(graph.nodes.len());
-        for (i, node) in graph.nodes.iter().enumerate() {
-            let of = |x: usize| values[x].as_ref().ok_or_else(|| candle_core::Error::Msg(format!("map {x} was let go too early")));
-            let made = match &node.op {
-                Op::Input => inputs.next().ok_or_else(|| candle_core::Error::Msg("too few inputs".into()))?,
-                Op::Conv(c, x) => self.conv(of(*x)?, c)?,
-                Op::Add(a, b) => (of(*a)? + of(*b)?)?,
-                Op::Concat(a, b) => Tensor::cat(&[of(*a)?, of(*b)?], 3)?,
-                Op::Upsample(x) => upsample_of_candle(of(*x)?)?,
-            };
-            values.push(Some(made));
-            for x in node.op.inputs().filter(|x| last[*x] == i) {
-                values[x] = None;
-            }
-        }
-        let output = |o: &usize| values[*o].clone().ok_or_else(|| candle_core::Error::Msg("an output was let go".into()));
-        graph.outputs.iter().map(output).collect()
+        walk(graph, inputs, |x, c| self.conv(x, c), upsample_of_candle)
     }
 
     fn conv(&self, x: &Tensor, c: &Conv) -> Result<Tensor> {

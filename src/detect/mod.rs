@@ -25,6 +25,7 @@ pub mod tiny;
 pub mod tract_engine;
 pub mod train_net;
 pub mod verdict;
+pub mod walk;
 pub mod weights;
 
 /// A dense float map, channels last.

@@ -6,8 +6,9 @@ use candle_core::{Device, Result, Tensor, Var, bail};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::network::{Conv, Graph, HEAD_CHANNELS, NetworkSpec, Op};
+use super::network::{Conv, Graph, HEAD_CHANNELS, NetworkSpec};
 use super::ops::{Moments, NORM_EPSILON, Running, channel_moments, conv, norm_relu, upsample};
+use super::walk::walk;
 use super::weights::{FoldedWeights, Layer};
 
 /// Share of a new batch in the running moments.
@@ -108,27 +109,7 @@ impl TrainNet {
     }
 
     fn run(&self, graph: &Graph, inputs: Vec<Tensor>, train: bool) -> Result<Vec<Tensor>> {
-        self.walk(graph, inputs, |c, x| self.layer(c, x, train))
-    }
-
-    /// The maps of `graph`'s outputs, convolutions by `layer`.
-    fn walk(&self, graph: &Graph, inputs: Vec<Tensor>, layer: impl Fn(&Conv, &Tensor) -> Result<Tensor>) -> Result<Vec<Tensor>> {
-        let mut inputs = inputs.into_iter();
-        let mut values: Vec<Tensor> = Vec::with_capacity(graph.nodes.len());
-        for node in &graph.nodes {
-            let value = match &node.op {
-                Op::Input => match inputs.next() {
-                    Some(x) => x,
-                    None => bail!("too few inputs"),
-                },
-                Op::Conv(c, x) => layer(c, &values[*x])?,
-                Op::Add(a, b) => (&values[*a] + &values[*b])?,
-                Op::Concat(a, b) => Tensor::cat(&[&values[*a], &values[*b]], 3)?,
-                Op::Upsample(x) => upsample(&values[*x])?,
-            };
-            values.push(value);
-        }
-        Ok(graph.outputs.iter().map(|o| values[*o].clone()).collect())
+        walk(graph, inputs, |x, c| self.layer(c, x, train), upsample)
     }
 
     fn var(&self, layer: &str, what: &str) -> Result<&Tensor> {
@@ -169,21 +150,22 @@ impl TrainNet {
     }
 
     fn take_over(&self, graph: &Graph, inputs: Vec<Tensor>, weights: &FoldedWeights) -> Result<Vec<Tensor>> {
-        self.walk(graph, inputs, |c, x| {
-            let layer = weights.layer(c).map_err(candle_core::Error::msg)?;
-            self.set(c, "weight", Tensor::from_slice(&layer.weights, (c.kernel, c.kernel, c.inputs, c.outputs), &self.device)?)?;
+        let layer = |x: &Tensor, c: &Conv| {
+            let folded = weights.layer(c).map_err(candle_core::Error::msg)?;
+            self.set(c, "weight", Tensor::from_slice(&folded.weights, (c.kernel, c.kernel, c.inputs, c.outputs), &self.device)?)?;
             let Some(running) = self.running.get(&c.name) else {
-                self.set(c, "beta", Tensor::from_slice(&layer.bias, c.outputs, &self.device)?)?;
+                self.set(c, "beta", Tensor::from_slice(&folded.bias, c.outputs, &self.device)?)?;
                 return self.layer(c, x, false);
             };
             let moments = channel_moments(&conv(x, self.var(&c.name, "weight")?, c.stride)?)?;
             let gamma: Vec<f32> = moments.variance.iter().map(|v| (v + NORM_EPSILON).sqrt()).collect();
-            let beta: Vec<f32> = layer.bias.iter().zip(&moments.mean).map(|(b, m)| b + m).collect();
+            let beta: Vec<f32> = folded.bias.iter().zip(&moments.mean).map(|(b, m)| b + m).collect();
             running.set(moments);
             self.set(c, "gamma", Tensor::from_vec(gamma, c.outputs, &self.device)?)?;
             self.set(c, "beta", Tensor::from_vec(beta, c.outputs, &self.device)?)?;
             self.layer(c, x, false)
-        })
+        };
+        walk(graph, inputs, layer, upsample)
     }
 
     fn set(&self, c: &Conv, what: &str, value: Tensor) -> Result<()> {
