@@ -174,14 +174,7 @@ fn fused<S: Simd>(s: S, factor: f32, value: S::f32s, sum: S::f32s) -> S::f32s {
 fn g<S: Simd>(s: S, [a, b, c]: [S::f32s; 3]) -> [S::f32s; 6] {
     let (even, odd) = (times(s, -1.0 / 6.0, s.add_f32s(a, c)), times(s, 1.0 / 6.0, b));
     let (far_even, far_odd) = (fused(s, 1.0 / 24.0, a, times(s, 1.0 / 6.0, c)), times(s, 1.0 / 12.0, b));
-    [
-        times(s, 0.25, a),
-        s.sub_f32s(even, odd),
-        s.add_f32s(even, odd),
-        s.add_f32s(far_even, far_odd),
-        s.sub_f32s(far_even, far_odd),
-        c,
-    ]
+    [times(s, 0.25, a), s.sub_f32s(even, odd), s.add_f32s(even, odd), s.add_f32s(far_even, far_odd), s.sub_f32s(far_even, far_odd), c]
 }
 
 /// `Gᵀ p`.
