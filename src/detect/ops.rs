@@ -2,17 +2,13 @@
 //!
 //! On the CPU they run [`conv`]'s kernels; on another device the same function is composed of candle's own operations.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 use super::conv;
-
-/// Numerical floor of a variance.
-pub const NORM_EPSILON: f32 = 1e-5;
-/// Cells a thread works on at once in the memory-bound operators.
-const CHUNK_CELLS: usize = 4096;
+use super::norm::{self, Moments};
 
 /// Convolution of `x [b, h, w, inputs]` with `weights [kernel, kernel, inputs, outputs]`.
 ///
@@ -36,22 +32,13 @@ pub fn conv_of_candle(x: &Tensor, weights: &Tensor, stride: usize) -> Result<Ten
     x.conv2d(&weights, kernel / 2, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()
 }
 
-/// Mean and variance a channel, as batch norm keeps them for inference.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Moments {
-    /// One value a channel.
-    pub mean: Vec<f32>,
-    /// One value a channel (biased).
-    pub variance: Vec<f32>,
-}
-
 /// The moments of a map's channels.
 ///
 /// # Errors
 /// candle's.
 pub fn channel_moments(x: &Tensor) -> Result<Moments> {
     let channels = x.dim(candle_core::D::Minus1)?;
-    with_slice(&x.to_device(&candle_core::Device::Cpu)?.contiguous()?, |x| Ok(moments(x, channels)))
+    with_slice(&x.to_device(&candle_core::Device::Cpu)?.contiguous()?, |x| Ok(norm::moments(x, channels)))
 }
 
 /// Batch norm by the batch's own moments, then ReLU. Returns the moments for the running average.
@@ -61,7 +48,7 @@ pub fn channel_moments(x: &Tensor) -> Result<Moments> {
 pub fn norm_relu(x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<(Tensor, Moments)> {
     if x.device().is_cpu() {
         let x = x.contiguous()?;
-        let moments = with_slice(&x, |x| Ok(moments(x, gamma.elem_count())))?;
+        let moments = with_slice(&x, |x| Ok(norm::moments(x, gamma.elem_count())))?;
         let op = NormReluOp { moments: Arc::new(moments.clone()) };
         return Ok((x.apply_op3(gamma, beta, op)?, moments));
     }
@@ -69,7 +56,7 @@ pub fn norm_relu(x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<(Tensor, M
     let mean = flat.mean_keepdim(0)?;
     let centred = flat.broadcast_sub(&mean)?;
     let variance = centred.sqr()?.mean_keepdim(0)?;
-    let y = centred.broadcast_div(&(&variance + f64::from(NORM_EPSILON))?.sqrt()?)?.broadcast_mul(gamma)?.broadcast_add(beta)?.relu()?;
+    let y = centred.broadcast_div(&(&variance + f64::from(norm::EPSILON))?.sqrt()?)?.broadcast_mul(gamma)?.broadcast_add(beta)?.relu()?;
     let moments = Moments { mean: mean.flatten_all()?.detach().to_vec1()?, variance: variance.flatten_all()?.detach().to_vec1()? };
     Ok((y.reshape(x.shape())?, moments))
 }
@@ -166,46 +153,6 @@ impl CustomOp2 for ConvOp {
     }
 }
 
-/// Two sums a channel over all cells: `f(cell, first, second)` adds one cell's values. Chunks are summed in f32 (so that the loop vectorizes),
-/// their totals in f64, in a fixed order.
-fn channel_sums(cells: usize, channels: usize, f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync) -> (Vec<f64>, Vec<f64>) {
-    let partial: Vec<(Vec<f32>, Vec<f32>)> = (0..cells.div_ceil(CHUNK_CELLS))
-        .into_par_iter()
-        .map(|chunk| {
-            let (mut first, mut second) = (vec![0.0; channels], vec![0.0; channels]);
-            for cell in chunk * CHUNK_CELLS..((chunk + 1) * CHUNK_CELLS).min(cells) {
-                f(cell, &mut first, &mut second);
-            }
-            (first, second)
-        })
-        .collect();
-    let (mut first, mut second) = (vec![0.0; channels], vec![0.0; channels]);
-    for (a, b) in partial {
-        for c in 0..channels {
-            first[c] += f64::from(a[c]);
-            second[c] += f64::from(b[c]);
-        }
-    }
-    (first, second)
-}
-
-fn moments(x: &[f32], channels: usize) -> Moments {
-    let n = (x.len() / channels) as f64;
-    // Sums about the first cell's values: the variance of a channel far from zero keeps its digits.
-    let origin = &x[..channels];
-    let (first, second) = channel_sums(x.len() / channels, channels, |cell, first, second| {
-        let values = &x[cell * channels..(cell + 1) * channels];
-        for (((a, b), v), o) in first.iter_mut().zip(second.iter_mut()).zip(values).zip(origin) {
-            let d = v - o;
-            *a += d;
-            *b += d * d;
-        }
-    });
-    let mean = first.iter().zip(origin).map(|(s, o)| (s / n) as f32 + o).collect();
-    let variance = first.iter().zip(&second).map(|(a, b)| (b / n - (a / n).powi(2)).max(0.0) as f32).collect();
-    Moments { mean, variance }
-}
-
 struct NormReluOp {
     moments: Arc<Moments>,
 }
@@ -224,19 +171,7 @@ impl CustomOp3 for NormReluOp {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (x, gamma, beta) = (slice(s1, l1)?, slice(s2, l2)?, slice(s3, l3)?);
-        let channels = gamma.len();
-        // y = x · scale + shift
-        let scale: Vec<f32> = gamma.iter().zip(&self.moments.variance).map(|(g, v)| g / (v + NORM_EPSILON).sqrt()).collect();
-        let shift: Vec<f32> = beta.iter().zip(&self.moments.mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
-        let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(CHUNK_CELLS * channels).zip(x.par_chunks(CHUNK_CELLS * channels)).for_each(|(y, x)| {
-            for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                for (((y, x), scale), shift) in y.iter_mut().zip(x).zip(&scale).zip(&shift) {
-                    *y = (x * scale + shift).max(0.0);
-                }
-            }
-        });
+        let y = norm::forward(slice(s1, l1)?, &self.moments, slice(s2, l2)?, slice(s3, l3)?);
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
 
@@ -248,62 +183,12 @@ impl CustomOp3 for NormReluOp {
         y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let channels = gamma.elem_count();
-        let cells = x.elem_count() / channels;
         let grad = grad.contiguous()?;
-        let inverse: Vec<f32> = self.moments.variance.iter().map(|v| 1.0 / (v + NORM_EPSILON).sqrt()).collect();
-        let mean = &self.moments.mean;
-        let device = x.device();
-        with_slice(x, |x_values| {
-            with_slice(y, |y| {
-                with_slice(&grad, |g| {
-                    with_slice(gamma, |gamma_values| {
-                        // Where ReLU clamped, nothing flows back.
-                        let (first, second) = channel_sums(cells, channels, |cell, first, second| {
-                            let at = cell * channels..(cell + 1) * channels;
-                            let (x, y, g) = (&x_values[at.clone()], &y[at.clone()], &g[at]);
-                            // Slices of one visible length: no bounds checks, so the loop vectorizes.
-                            let (x, y, g) = (&x[..channels], &y[..channels], &g[..channels]);
-                            let (first, second) = (&mut first[..channels], &mut second[..channels]);
-                            let (mean, inverse) = (&mean[..channels], &inverse[..channels]);
-                            for c in 0..channels {
-                                let g = if y[c] > 0.0 { g[c] } else { 0.0 };
-                                first[c] += g;
-                                second[c] += g * (x[c] - mean[c]) * inverse[c];
-                            }
-                        });
-                        let n = cells as f64;
-                        let by_beta: Vec<f32> = first.iter().map(|s| *s as f32).collect();
-                        let by_gamma: Vec<f32> = second.iter().map(|s| *s as f32).collect();
-                        // dx = scale · (g − offset − x · slope), with the batch's own mean and variance differentiated too
-                        let scale: Vec<f32> = gamma_values.iter().zip(&inverse).map(|(g, i)| g * i).collect();
-                        let slope: Vec<f32> = second.iter().zip(&inverse).map(|(s, i)| (s / n) as f32 * i).collect();
-                        let offset: Vec<f32> = (0..channels).map(|c| (first[c] / n) as f32 - mean[c] * slope[c]).collect();
-                        let mut by_x = vec![0.0; x_values.len()];
-                        let width = CHUNK_CELLS * channels;
-                        by_x.par_chunks_mut(width)
-                            .zip(x_values.par_chunks(width))
-                            .zip(y.par_chunks(width).zip(g.par_chunks(width)))
-                            .for_each(|((out, x), (y, g))| {
-                                let cells = x.chunks_exact(channels).zip(y.chunks_exact(channels).zip(g.chunks_exact(channels)));
-                                let (scale, offset, slope) = (&scale[..channels], &offset[..channels], &slope[..channels]);
-                                for (out, (x, (y, g))) in out.chunks_exact_mut(channels).zip(cells) {
-                                    let (out, x, y, g) = (&mut out[..channels], &x[..channels], &y[..channels], &g[..channels]);
-                                    for c in 0..channels {
-                                        let g = if y[c] > 0.0 { g[c] } else { 0.0 };
-                                        out[c] = scale[c] * (g - offset[c] - x[c] * slope[c]);
-                                    }
-                                }
-                            });
-                        Ok((
-                            Some(Tensor::from_vec(by_x, x.shape(), device)?),
-                            Some(Tensor::from_vec(by_gamma, gamma.shape(), device)?),
-                            Some(Tensor::from_vec(by_beta, gamma.shape(), device)?),
-                        ))
-                    })
-                })
-            })
-        })
+        let all = with_slice(x, |x| {
+            with_slice(y, |y| with_slice(&grad, |g| with_slice(gamma, |gamma| Ok(norm::backward(x, y, g, &self.moments, gamma)))))
+        })?;
+        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), x.device()).map(Some);
+        Ok((tensor(all.by_x, x)?, tensor(all.by_gamma, gamma)?, tensor(all.by_beta, gamma)?))
     }
 }
 
@@ -353,41 +238,6 @@ pub fn upsampled(x: &[f32], width: usize, channels: usize) -> Vec<f32> {
         bottom.copy_from_slice(top);
     });
     out
-}
-
-/// Running averages of a layer's [`Moments`]; shared between the network and its checkpoint.
-#[derive(Debug, Clone)]
-pub struct Running(Arc<Mutex<Moments>>);
-
-impl Running {
-    /// Mean 0, variance 1.
-    #[must_use]
-    pub fn new(channels: usize) -> Self {
-        Self(Arc::new(Mutex::new(Moments { mean: vec![0.0; channels], variance: vec![1.0; channels] })))
-    }
-
-    /// Moves the average towards `batch` by `momentum`. A batch that is not finite moves nothing: the average would never be finite again.
-    pub fn update(&self, batch: &Moments, momentum: f32) {
-        if batch.mean.iter().chain(&batch.variance).any(|v| !v.is_finite()) {
-            return;
-        }
-        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = &mut *own;
-        for (o, b) in own.mean.iter_mut().chain(&mut own.variance).zip(batch.mean.iter().chain(&batch.variance)) {
-            *o += momentum * (b - *o);
-        }
-    }
-
-    /// The present averages.
-    #[must_use]
-    pub fn get(&self) -> Moments {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Replaces the averages.
-    pub fn set(&self, moments: Moments) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = moments;
-    }
 }
 
 #[cfg(test)]
@@ -455,7 +305,7 @@ mod tests {
         let mean = flat.mean_keepdim(0).unwrap();
         let centred = flat.broadcast_sub(&mean).unwrap();
         let variance = centred.sqr().unwrap().mean_keepdim(0).unwrap();
-        let normal = centred.broadcast_div(&(&variance + f64::from(NORM_EPSILON)).unwrap().sqrt().unwrap()).unwrap();
+        let normal = centred.broadcast_div(&(&variance + f64::from(norm::EPSILON)).unwrap().sqrt().unwrap()).unwrap();
         let theirs = normal.broadcast_mul(&gamma).unwrap().broadcast_add(&beta).unwrap().relu().unwrap().reshape(x.shape()).unwrap();
         close(&ours, &theirs, 1e-5);
         close(&Tensor::new(moments.variance, &Device::Cpu).unwrap(), &variance.flatten_all().unwrap(), 1e-5);

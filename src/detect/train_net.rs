@@ -7,7 +7,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::network::{Conv, Graph, HEAD_CHANNELS, NetworkSpec};
-use super::ops::{Moments, NORM_EPSILON, Running, channel_moments, conv, norm_relu, upsample};
+use super::norm::{EPSILON, Moments, Running};
+use super::ops::{channel_moments, conv, norm_relu, upsample};
 use super::walk::walk;
 use super::weights::{FoldedWeights, Layer};
 
@@ -131,7 +132,7 @@ impl TrainNet {
         }
         let Moments { mean, variance } = running.get();
         let mean = Tensor::from_vec(mean, c.outputs, &self.device)?;
-        let scale = (gamma / (Tensor::from_vec(variance, c.outputs, &self.device)? + f64::from(NORM_EPSILON))?.sqrt()?)?;
+        let scale = (gamma / (Tensor::from_vec(variance, c.outputs, &self.device)? + f64::from(EPSILON))?.sqrt()?)?;
         y.broadcast_sub(&mean)?.broadcast_mul(&scale)?.broadcast_add(beta)?.relu()
     }
 
@@ -158,7 +159,7 @@ impl TrainNet {
                 return self.layer(c, x, false);
             };
             let moments = channel_moments(&conv(x, self.var(&c.name, "weight")?, c.stride)?)?;
-            let gamma: Vec<f32> = moments.variance.iter().map(|v| (v + NORM_EPSILON).sqrt()).collect();
+            let gamma: Vec<f32> = moments.variance.iter().map(|v| (v + EPSILON).sqrt()).collect();
             let beta: Vec<f32> = folded.bias.iter().zip(&moments.mean).map(|(b, m)| b + m).collect();
             running.set(moments);
             self.set(c, "gamma", Tensor::from_vec(gamma, c.outputs, &self.device)?)?;
@@ -223,7 +224,7 @@ impl TrainNet {
             let (mut weights, mut bias) = (values("weight")?, values("beta")?);
             if let Some(running) = self.running.get(&c.name) {
                 let Moments { mean, variance } = running.get();
-                let scale: Vec<f32> = values("gamma")?.iter().zip(&variance).map(|(g, v)| g / (v + NORM_EPSILON).sqrt()).collect();
+                let scale: Vec<f32> = values("gamma")?.iter().zip(&variance).map(|(g, v)| g / (v + EPSILON).sqrt()).collect();
                 for row in weights.chunks_exact_mut(c.outputs) {
                     for (w, s) in row.iter_mut().zip(&scale) {
                         *w *= s;

@@ -2,9 +2,7 @@
 //!
 //! Sixteen outputs take 36 products a channel pair instead of 144. A map is cut into tiles of 4 × 4 outputs; each tile's 6 × 6 inputs become 36 points
 //! (`Bᵀ d B`), each point of all tiles is multiplied with that point of the weights (`G g Gᵀ`), and the 36 sums become 4 × 4 outputs (`Aᵀ m A`). Rows of tiles
-//! go by in blocks that stay in the second-level cache. Vectors run over channels, in whatever width the processor has (`pulp` chooses at run time).
-//! What runs in vectors is `inline(always)`, in loops instead of closures: a closure would be compiled for the baseline processor.
-//!
+//! go by in blocks that stay in the second-level cache. Vectors run over channels.
 //! Rounding: the points' weights reach 5 and 8, so the error is about ten times that of summing directly; tests hold it.
 
 use std::cell::RefCell;
@@ -13,14 +11,13 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::matmul::{Order, matmul};
+use super::super::vector::{CHANNELS, load, store};
 use super::{Epilogue, Shape};
 
 /// Points of a tile: 6 × 6.
 const POINTS: usize = 36;
 /// Rows and columns of outputs a tile.
 const TILE: usize = 4;
-/// Channels come in multiples of the widest vector there is (16 f32), so that one network takes the same way on every processor.
-const CHANNELS: usize = 16;
 /// Fewer tiles than this are not worth their transforms.
 const LEAST_TILES: usize = 8;
 /// Both buffers of one block: half of a small second-level cache.
@@ -145,17 +142,6 @@ struct Buffers {
 thread_local! {
     /// Kept from layer to layer, so that it is cleared once: under a megabyte a thread.
     static BUFFERS: RefCell<Buffers> = RefCell::default();
-}
-
-/// The vector at `at`.
-#[inline(always)]
-fn load<S: Simd>(from: &[f32], at: usize) -> S::f32s {
-    S::as_simd_f32s(&from[at..at + S::F32_LANES]).0[0]
-}
-
-#[inline(always)]
-fn store<S: Simd>(to: &mut [f32], at: usize, value: S::f32s) {
-    S::as_mut_simd_f32s(&mut to[at..at + S::F32_LANES]).0[0] = value;
 }
 
 #[inline(always)]
