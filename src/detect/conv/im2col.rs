@@ -5,10 +5,11 @@
 
 use std::cell::RefCell;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::super::matmul::{Order, matmul};
-use super::{Epilogue, Shape};
+use super::{Epilogue, Shape, strips};
 
 /// im2col buffer of one tile: about 512 KiB of f32, half of a usual second-level cache.
 const TILE_FLOATS: usize = 128 * 1024;
@@ -32,12 +33,19 @@ fn tile_rows(shape: Shape) -> usize {
 pub fn forward(shape: Shape, x: &[f32], weights: &[f32], epilogue: Option<Epilogue<'_>>) -> Vec<f32> {
     let (oh, ow, n, k) = (shape.out_height(), shape.out_width(), shape.outputs, shape.depth());
     let mut out = vec![0.0; shape.batch * oh * ow * n];
-    let rows = tile_rows(shape);
+    let (rows, arch) = (tile_rows(shape), Arch::new());
     let image_in = shape.height * shape.width * shape.inputs;
     out.par_chunks_mut(oh * ow * n).zip(x.par_chunks(image_in)).for_each(|(out, x)| {
         out.par_chunks_mut(rows * ow * n).enumerate().for_each(|(tile, out)| {
             let (first, count) = (tile * rows, out.len() / (ow * n));
-            let mut product = |a: &[f32]| matmul(out, (count * ow, k, n), (a, Order::Rows), (weights, Order::Rows), false);
+            let mut product = |x: &[f32]| {
+                if strips::takes(n) {
+                    arch.dispatch(strips::Product { x, weights, out: &mut *out, outputs: n, epilogue });
+                } else {
+                    matmul(out, (count * ow, k, n), (x, Order::Rows), (weights, Order::Rows), false);
+                    epilogue.iter().for_each(|e| e.apply(out));
+                }
+            };
             if direct(shape) {
                 product(&x[first * ow * k..(first + count) * ow * k]);
             } else {
@@ -45,14 +53,6 @@ pub fn forward(shape: Shape, x: &[f32], weights: &[f32], epilogue: Option<Epilog
                     im2col(shape, x, first, count, columns);
                     product(columns);
                 });
-            }
-            if let Some(e) = epilogue {
-                for cell in out.chunks_exact_mut(n) {
-                    for (value, bias) in cell.iter_mut().zip(e.bias) {
-                        let sum = *value + bias;
-                        *value = if e.relu { sum.max(0.0) } else { sum };
-                    }
-                }
             }
         });
     });

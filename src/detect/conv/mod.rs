@@ -3,6 +3,7 @@
 //! Weights lie as `[kernel, kernel, inputs, outputs]`, "same" padding (`kernel / 2`).
 
 mod im2col;
+mod strips;
 mod winograd;
 
 use super::{network, weights};
@@ -53,6 +54,18 @@ pub struct Epilogue<'a> {
     pub bias: &'a [f32],
     /// Clamp at zero.
     pub relu: bool,
+}
+
+impl Epilogue<'_> {
+    /// On whole cells, value by value.
+    fn apply(&self, out: &mut [f32]) {
+        for cell in out.chunks_exact_mut(self.bias.len()) {
+            for (value, bias) in cell.iter_mut().zip(self.bias) {
+                let sum = *value + bias;
+                *value = if self.relu { sum.max(0.0) } else { sum };
+            }
+        }
+    }
 }
 
 /// One convolution of a finished network, its weights made ready once.

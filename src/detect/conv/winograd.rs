@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::super::matmul::{Order, matmul};
 use super::super::vector::{CHANNELS, load, store};
-use super::{Epilogue, Shape};
+use super::{Epilogue, Shape, strips};
 
 /// Points of a tile: 6 × 6.
 const POINTS: usize = 36;
@@ -335,7 +335,7 @@ impl WithSimd for Forward<'_> {
         buffers.outputs.resize(POINTS * plane, 0.0);
         let sums = buffers.outputs.chunks_exact_mut(plane);
         for ((x, sums), weights) in buffers.inputs.chunks_exact(tiles.plane(inputs)).zip(sums).zip(points.chunks_exact(inputs * outputs)) {
-            product(s, &x[..tiles.count() * inputs], weights, &mut sums[..tiles.count() * outputs], inputs, outputs);
+            strips::product(s, &x[..tiles.count() * inputs], weights, &mut sums[..tiles.count() * outputs], outputs, None);
         }
         let zero = s.splat_f32s(0.0);
         for tile in 0..tiles.count() {
@@ -364,63 +364,6 @@ impl WithSimd for Forward<'_> {
                 }
             }
         }
-    }
-}
-
-/// `out [tiles, outputs] = x [tiles, inputs] · weights [inputs, outputs]`, in registers of some tiles by some vectors of outputs.
-#[inline(always)]
-fn product<S: Simd>(s: S, x: &[f32], weights: &[f32], out: &mut [f32], inputs: usize, outputs: usize) {
-    let vectors = outputs / S::F32_LANES;
-    // What the registers hold: sums, weights of one input, and the input itself.
-    match (S::REGISTER_COUNT >= 32, vectors.is_multiple_of(4), vectors.is_multiple_of(2)) {
-        (true, true, _) => strips::<S, 6, 4>(s, x, weights, out, inputs, outputs),
-        (true, false, true) => strips::<S, 8, 2>(s, x, weights, out, inputs, outputs),
-        (false, _, true) => strips::<S, 6, 2>(s, x, weights, out, inputs, outputs),
-        (_, _, false) => strips::<S, 12, 1>(s, x, weights, out, inputs, outputs),
-    }
-}
-
-#[inline(always)]
-fn strips<S: Simd, const T: usize, const V: usize>(s: S, x: &[f32], weights: &[f32], out: &mut [f32], inputs: usize, outputs: usize) {
-    for first in (0..outputs).step_by(V * S::F32_LANES) {
-        let (mut xs, mut outs) = (x.chunks_exact(T * inputs), out.chunks_exact_mut(T * outputs));
-        for (x, out) in (&mut xs).zip(&mut outs) {
-            strip::<S, T, V>(s, x, weights, out, (inputs, outputs), first);
-        }
-        for (x, out) in xs.remainder().chunks_exact(inputs).zip(outs.into_remainder().chunks_exact_mut(outputs)) {
-            strip::<S, 1, V>(s, x, weights, out, (inputs, outputs), first);
-        }
-    }
-}
-
-/// `T` tiles, `V` vectors of outputs from output `first` on.
-#[inline(always)]
-fn strip<S: Simd, const T: usize, const V: usize>(
-    s: S,
-    x: &[f32],
-    weights: &[f32],
-    out: &mut [f32],
-    (inputs, outputs): (usize, usize),
-    first: usize,
-) {
-    let mut sums = [[s.splat_f32s(0.0); V]; T];
-    let mut rows = [&x[..inputs]; T];
-    for t in 0..T {
-        rows[t] = &x[t * inputs..(t + 1) * inputs];
-    }
-    for (input, weights) in weights.chunks_exact(outputs).take(inputs).enumerate() {
-        let mut vectors = [s.splat_f32s(0.0); V];
-        vectors.copy_from_slice(S::as_simd_f32s(&weights[first..first + V * S::F32_LANES]).0);
-        for t in 0..T {
-            let x = s.splat_f32s(rows[t][input]);
-            for v in 0..V {
-                sums[t][v] = s.mul_add_e_f32s(x, vectors[v], sums[t][v]);
-            }
-        }
-    }
-    for t in 0..T {
-        let to = t * outputs + first;
-        S::as_mut_simd_f32s(&mut out[to..to + V * S::F32_LANES]).0.copy_from_slice(&sums[t]);
     }
 }
 
