@@ -196,3 +196,44 @@ impl Engine for CandleEngine {
         self.run(|network| network.heads(window))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::detect::weights::Layer;
+
+    fn wave(n: usize, f: f32) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * f).sin() * 0.1).collect()
+    }
+
+    /// A slot alone is shared by all threads, of four at once some have a thread of their own: the sums are the same, bit for bit.
+    #[test]
+    fn slots_at_once_are_what_they_are_alone() {
+        let spec = NetworkSpec::cpu();
+        let mut weights = FoldedWeights(BTreeMap::new());
+        for graph in [spec.encoder(), spec.heads()] {
+            for (i, c) in graph.convs().enumerate() {
+                let of = wave(c.kernel * c.kernel * c.inputs * c.outputs, 0.7 + i as f32 * 0.01);
+                weights.0.insert(c.name.clone(), Layer { weights: of, bias: wave(c.outputs, 0.3) });
+            }
+        }
+        let mut engine = CandleEngine::new(&spec, &weights).unwrap();
+        let slots: Vec<SlotInput> =
+            (0..4).map(|i| SlotInput { height: 96, width: 128, data: wave(96 * 128 * 3, 0.1 + i as f32 * 0.03) }).collect();
+        let alone: Vec<Features> = slots.iter().map(|slot| engine.encode(slot).unwrap()).collect();
+        for _ in 0..5 {
+            std::thread::scope(|scope| {
+                for (slot, alone) in slots.iter().zip(&alone) {
+                    let mut fork = engine.fork();
+                    scope.spawn(move || assert!(fork.encode(slot).unwrap() == *alone));
+                }
+            });
+        }
+        assert_eq!(engine.busy.load(Ordering::Relaxed), 0);
+        let window: Vec<&Features> = alone.iter().take(3).collect();
+        assert!(engine.heads(&window).unwrap().iter().flat_map(|m| &m.data).any(|v| *v != 0.0));
+    }
+}

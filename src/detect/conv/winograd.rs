@@ -2,7 +2,8 @@
 //!
 //! Sixteen outputs take 36 products a channel pair instead of 144. A map is cut into tiles of 4 × 4 outputs; each tile's 6 × 6 inputs become 36 points
 //! (`Bᵀ d B`), each point of all tiles is multiplied with that point of the weights (`G g Gᵀ`), and the 36 sums become 4 × 4 outputs (`Aᵀ m A`). Rows of tiles
-//! go by in blocks that stay in the second-level cache. Vectors run over channels.
+//! go by in blocks that stay in the second-level cache. Vectors run over channels ([`vector`](super::super::vector)).
+//!
 //! Rounding: the points' weights reach 5 and 8, so the error is about ten times that of summing directly; tests hold it.
 
 use std::cell::RefCell;
