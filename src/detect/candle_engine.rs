@@ -9,7 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::conv::{self, Shape};
 use super::network::{Conv, Graph, NetworkSpec};
-use super::ops::{upsample, with_slice};
+use super::ops::{beside, upsample, with_slice};
 use super::q8_0::{self, Q8Layer};
 use super::walk::walk;
 use super::weights::FoldedWeights;
@@ -37,6 +37,9 @@ enum Weights {
 impl Weights {
     fn forward(&self, c: &Conv, x: &Tensor) -> Result<Tensor> {
         let (batch, height, width, inputs) = x.dims4()?;
+        if inputs != c.inputs {
+            candle_core::bail!("layer {} takes {} channels, the map has {inputs}", c.name, c.inputs);
+        }
         let shape = Shape { batch, height, width, inputs, outputs: c.outputs, kernel: c.kernel, stride: c.stride };
         let y = with_slice(&x.contiguous()?, |x| {
             Ok(match self {
@@ -153,11 +156,8 @@ impl Network {
             .map(|level| {
                 let node = &self.heads.nodes[level];
                 let (h, w, c) = (h / node.stride, w / node.stride, node.channels / self.context);
-                let mut x = Vec::with_capacity(h * w * c * window.len());
-                for cell in 0..h * w {
-                    window.iter().for_each(|f| x.extend_from_slice(&f.levels[level][cell * c..(cell + 1) * c]));
-                }
-                Tensor::from_vec(x, (1, h, w, c * window.len()), &self.device)
+                let maps: Vec<&[f32]> = window.iter().filter_map(|f| f.levels.get(level).map(Vec::as_slice)).collect();
+                Tensor::from_vec(beside(&maps, c), (1, h, w, c * window.len()), &self.device)
             })
             .collect::<Result<Vec<_>>>()?;
         let outputs = self.run(&self.heads, inputs)?;
@@ -235,5 +235,9 @@ mod tests {
         assert_eq!(engine.busy.load(Ordering::Relaxed), 0);
         let window: Vec<&Features> = alone.iter().take(3).collect();
         assert!(engine.heads(&window).unwrap().iter().flat_map(|m| &m.data).any(|v| *v != 0.0));
+        // What does not fit is an error, not a panic and not a result.
+        assert!(engine.heads(&window[..2]).is_err());
+        let cut = Features { levels: alone[0].levels.iter().map(|l| l[..l.len() / 2].to_vec()).collect(), ..alone[0].clone() };
+        assert!(engine.heads(&[window[0], &cut, window[2]]).is_err() && engine.heads(&[&cut, window[1], window[2]]).is_err());
     }
 }

@@ -240,6 +240,16 @@ pub fn upsampled(x: &[f32], width: usize, channels: usize) -> Vec<f32> {
     out
 }
 
+/// Maps of one size side by side, cell by cell: `channels` values of each in turn. A map that is too short leaves the result too short.
+#[must_use]
+pub fn beside(maps: &[&[f32]], channels: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(maps.iter().map(|m| m.len()).sum());
+    for at in (0..maps.first().map_or(0, |m| m.len())).step_by(channels.max(1)) {
+        maps.iter().filter_map(|map| map.get(at..at + channels)).for_each(|cell| out.extend_from_slice(cell));
+    }
+    out
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {

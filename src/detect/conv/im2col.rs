@@ -9,7 +9,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::super::matmul::{Order, matmul};
-use super::{Epilogue, Shape, strips};
+use super::{Epilogue, Shape, strips, summed_over_images};
 
 /// im2col buffer of one tile: about 512 KiB of f32, half of a usual second-level cache.
 const TILE_FLOATS: usize = 128 * 1024;
@@ -89,37 +89,22 @@ pub fn backward_weights(shape: Shape, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let (oh, ow, n, k) = (shape.out_height(), shape.out_width(), shape.outputs, shape.depth());
     let image_in = shape.height * shape.width * shape.inputs;
     let rows = tile_rows(shape);
-    let lanes = rayon::current_num_threads().clamp(1, shape.batch.max(1));
-    // One accumulator a thread; the number of lanes is fixed by the pool, so the sum's order is too.
-    let partial: Vec<Vec<f32>> = (0..lanes)
-        .into_par_iter()
-        .map(|lane| {
-            let (mut sum, mut columns) = (vec![0.0; k * n], Vec::new());
-            for image in (lane..shape.batch).step_by(lanes) {
-                let (x, grad) = (&x[image * image_in..(image + 1) * image_in], &grad[image * oh * ow * n..(image + 1) * oh * ow * n]);
-                for first in (0..oh).step_by(rows) {
-                    let count = rows.min(oh - first);
-                    let a = if direct(shape) {
-                        &x[first * ow * k..(first + count) * ow * k]
-                    } else {
-                        im2col(shape, x, first, count, &mut columns);
-                        columns.as_slice()
-                    };
-                    let g = &grad[first * ow * n..(first + count) * ow * n];
-                    matmul(&mut sum, (k, count * ow, n), (a, Order::Columns), (g, Order::Rows), true);
-                }
+    summed_over_images(shape.batch, k * n, |image, sum| {
+        let (x, grad) = (&x[image * image_in..(image + 1) * image_in], &grad[image * oh * ow * n..(image + 1) * oh * ow * n]);
+        for first in (0..oh).step_by(rows) {
+            let count = rows.min(oh - first);
+            let g = &grad[first * ow * n..(first + count) * ow * n];
+            let mut product = |x: &[f32]| matmul(sum, (k, count * ow, n), (x, Order::Columns), (g, Order::Rows), true);
+            if direct(shape) {
+                product(&x[first * ow * k..(first + count) * ow * k]);
+            } else {
+                COLUMNS.with_borrow_mut(|columns| {
+                    im2col(shape, x, first, count, columns);
+                    product(columns);
+                });
             }
-            sum
-        })
-        .collect();
-    let mut lanes = partial.into_iter();
-    let mut total = lanes.next().unwrap_or_default();
-    for lane in lanes {
-        for (t, l) in total.iter_mut().zip(&lane) {
-            *t += l;
         }
-    }
-    total
+    })
 }
 
 /// Input offset of a tap, `None` in the padding.

@@ -6,6 +6,8 @@ mod im2col;
 mod strips;
 mod winograd;
 
+use rayon::prelude::*;
+
 use super::{network, weights};
 
 /// Shape of one convolution over a batch.
@@ -104,6 +106,27 @@ pub fn forward(shape: Shape, x: &[f32], weights: &[f32]) -> Vec<f32> {
         return winograd::forward(shape, x, &winograd::points(weights), None);
     }
     im2col::forward(shape, x, weights, None)
+}
+
+/// The sum of what `add` adds for every image to `len` values. One accumulator a thread; the number of lanes is fixed by the pool, so the sum's order is too.
+fn summed_over_images(batch: usize, len: usize, add: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let lanes = rayon::current_num_threads().clamp(1, batch.max(1));
+    let partial: Vec<Vec<f32>> = (0..lanes)
+        .into_par_iter()
+        .map(|lane| {
+            let mut sum = vec![0.0; len];
+            (lane..batch).step_by(lanes).for_each(|image| add(image, &mut sum));
+            sum
+        })
+        .collect();
+    let mut lanes = partial.into_iter();
+    let mut total = lanes.next().unwrap_or_default();
+    for lane in lanes {
+        for (t, l) in total.iter_mut().zip(&lane) {
+            *t += l;
+        }
+    }
+    total
 }
 
 /// Gradient by the input: `[b, out_h, out_w, outputs]` → `[b, h, w, inputs]`.

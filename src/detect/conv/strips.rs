@@ -89,18 +89,18 @@ fn strip<S: Simd, const C: usize, const V: usize>(
             }
         }
     }
-    if let Some(e) = epilogue {
-        for v in 0..V {
-            let bias = load::<S>(e.bias, first + v * S::F32_LANES);
-            for c in 0..C {
-                let sum = s.add_f32s(sums[c][v], bias);
-                sums[c][v] = if e.relu { s.max_f32s(sum, s.splat_f32s(0.0)) } else { sum };
-            }
-        }
-    }
     for c in 0..C {
         for v in 0..V {
-            store::<S>(out, c * outputs + first + v * S::F32_LANES, sums[c][v]);
+            let output = first + v * S::F32_LANES;
+            store::<S>(out, c * outputs + output, finished(s, epilogue, sums[c][v], output));
         }
     }
+}
+
+/// What becomes of the sums of the vector of outputs from `output` on.
+#[inline(always)]
+pub fn finished<S: Simd>(s: S, epilogue: Option<Epilogue<'_>>, sums: S::f32s, output: usize) -> S::f32s {
+    let Some(e) = epilogue else { return sums };
+    let sums = s.add_f32s(sums, load::<S>(e.bias, output));
+    if e.relu { s.max_f32s(sums, s.splat_f32s(0.0)) } else { sums }
 }

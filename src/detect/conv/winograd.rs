@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::super::matmul::{Order, matmul};
 use super::super::vector::{CHANNELS, load, store};
-use super::{Epilogue, Shape, strips};
+use super::{Epilogue, Shape, strips, summed_over_images};
 
 /// Points of a tile: 6 × 6.
 const POINTS: usize = 36;
@@ -69,30 +69,14 @@ pub fn by_weights(shape: Shape, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let arch = Arch::new();
     let (image_in, image_out) = (shape.height * shape.width * shape.inputs, shape.height * shape.width * shape.outputs);
     let rows = block_rows(shape);
-    let lanes = rayon::current_num_threads().clamp(1, shape.batch.max(1));
-    // One accumulator a thread; the number of lanes is fixed by the pool, so the sum's order is too.
-    let partial: Vec<Vec<f32>> = (0..lanes)
-        .into_par_iter()
-        .map(|lane| {
-            let mut sum = vec![0.0; POINTS * shape.inputs * shape.outputs];
-            for image in (lane..shape.batch).step_by(lanes) {
-                let (x, grad) = (&x[image * image_in..][..image_in], &grad[image * image_out..][..image_out]);
-                for first in (0..shape.height).step_by(rows) {
-                    let tiles = Tiles { shape, first, rows: rows.min(shape.height - first) };
-                    BUFFERS.with_borrow_mut(|buffers| arch.dispatch(ByWeights { tiles, x, grad, sum: &mut sum, buffers }));
-                }
-            }
-            sum
-        })
-        .collect();
-    let mut out = vec![0.0; 9 * shape.inputs * shape.outputs];
-    let mut lanes = partial.into_iter();
-    let mut total = lanes.next().unwrap_or_default();
-    for lane in lanes {
-        for (t, l) in total.iter_mut().zip(&lane) {
-            *t += l;
+    let total = summed_over_images(shape.batch, POINTS * shape.inputs * shape.outputs, |image, sum| {
+        let (x, grad) = (&x[image * image_in..][..image_in], &grad[image * image_out..][..image_out]);
+        for first in (0..shape.height).step_by(rows) {
+            let tiles = Tiles { shape, first, rows: rows.min(shape.height - first) };
+            BUFFERS.with_borrow_mut(|buffers| arch.dispatch(ByWeights { tiles, x, grad, sum: &mut *sum, buffers }));
         }
-    }
+    });
+    let mut out = vec![0.0; 9 * shape.inputs * shape.outputs];
     arch.dispatch(PointsToWeights { points: &total, out: &mut out });
     out
 }
@@ -353,13 +337,7 @@ impl WithSimd for Forward<'_> {
                 for i in 0..TILE.min(tiles.rows - row) {
                     let line = a_transposed(s, across(s, &columns, i));
                     for j in 0..TILE.min(width - column) {
-                        let mut value = line[j];
-                        if let Some(e) = epilogue {
-                            value = s.add_f32s(value, load::<S>(e.bias, channel));
-                            if e.relu {
-                                value = s.max_f32s(value, zero);
-                            }
-                        }
+                        let value = strips::finished(s, epilogue, line[j], channel);
                         store::<S>(out, ((row + i) * width + column + j) * outputs + channel, value);
                     }
                 }

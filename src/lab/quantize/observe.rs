@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::detect::conv::{self, Shape};
 use crate::detect::network::{Conv, Graph, Op};
-use crate::detect::ops::upsampled;
+use crate::detect::ops::{self, upsampled};
 use crate::detect::q8_0::{self, Q8Layer};
 use crate::detect::quantization::{Int8Layer, Quantization, scale, through_int8};
 use crate::detect::weights::{FoldedWeights, Layer};
@@ -33,12 +33,8 @@ pub fn beside(features: &[Vec<&Map>]) -> Vec<Map> {
     (0..levels)
         .map(|level| {
             let (first, c) = (features[0][level], features[0][level].channels);
-            let mut data = Vec::with_capacity(first.data.len() * features.len());
-            for cell in 0..first.height * first.width {
-                for slot in features {
-                    data.extend_from_slice(&slot[level].data[cell * c..(cell + 1) * c]);
-                }
-            }
+            let maps: Vec<&[f32]> = features.iter().map(|slot| slot[level].data.as_slice()).collect();
+            let data = ops::beside(&maps, c);
             Map { height: first.height, width: first.width, channels: c * features.len(), data }
         })
         .collect()
