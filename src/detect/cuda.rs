@@ -101,6 +101,14 @@ pub fn engine(bundle: &Bundle, format: Format) -> Result<Box<dyn Engine>, Engine
     Ok(Box::new(Guarded::new(Box::new(started?), CALL_WITHIN)))
 }
 
+/// The GPU itself, for training.
+///
+/// # Errors
+/// Why there is none.
+pub fn device() -> Result<Device, Absent> {
+    driver::open().map(|(device, _)| device)
+}
+
 /// Once through both graphs, so that the calls that follow find the kernels ready.
 fn first_run(network: &DeviceNet) -> Result<(), String> {
     let (height, width) = FIRST_SLOT;

@@ -11,8 +11,8 @@ use candle_core::quantized::QMatMul;
 use candle_core::{DType, Device, Module, Result, Tensor};
 
 use super::batch::BatchNetwork;
+use super::composed::{columns, upsample};
 use super::network::{Conv, Graph, NetworkSpec, Node, Op};
-use super::ops::upsample_of_candle;
 use super::walk::walk;
 use super::weights::FoldedWeights;
 use super::{Features, Map, SlotInput, gguf, q8_0};
@@ -120,7 +120,7 @@ impl DeviceNet {
     }
 
     fn run(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        walk(graph, inputs, |x, c| self.conv(x, c), upsample_of_candle)
+        walk(graph, inputs, |x, c| self.conv(x, c), upsample)
     }
 
     fn conv(&self, x: &Tensor, c: &Conv) -> Result<Tensor> {
@@ -207,33 +207,6 @@ impl DeviceNet {
         let int8 = if blocks { depth.next_multiple_of(Q8_COLUMNS) / 128 * 144 } else { 0 };
         inputs * channels * VALUE_BYTES + outputs * (2 * depth * VALUE_BYTES + 3 * c.outputs * VALUE_BYTES + int8)
     }
-}
-
-/// The taps of each output cell side by side: `[b, h, w, c]` → `[cells, kernel · kernel · c]`, zeros outside of the map.
-fn columns(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
-    let (batch, height, width, channels) = x.dims4()?;
-    let (out_height, out_width) = (height.div_ceil(stride), width.div_ceil(stride));
-    let cells = batch * out_height * out_width;
-    if (kernel, stride) == (1, 1) {
-        return x.contiguous()?.reshape((cells, channels));
-    }
-    // Padded to whole steps, so that a step's pixels are a dimension of their own: what is `stride` apart is then one apart.
-    let (rows, steps) = (out_height + (kernel - 1) / stride, out_width + (kernel - 1) / stride);
-    let before = kernel / 2;
-    let x = x
-        .pad_with_zeros(1, before, rows * stride - height - before)?
-        .pad_with_zeros(2, before, steps * stride - width - before)?
-        .reshape((batch, rows, stride, steps, stride, channels))?;
-    let tap = |tap: usize| {
-        let (ky, kx) = (tap / kernel, tap % kernel);
-        x.narrow(1, ky / stride, out_height)?
-            .narrow(2, ky % stride, 1)?
-            .narrow(3, kx / stride, out_width)?
-            .narrow(4, kx % stride, 1)?
-            .contiguous()?
-            .reshape((cells, channels))
-    };
-    Tensor::cat(&(0..kernel * kernel).map(tap).collect::<Result<Vec<_>>>()?, 1)
 }
 
 /// The values of each of a map's slots.

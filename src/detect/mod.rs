@@ -5,6 +5,7 @@ pub use crate::volume::SlotInput;
 pub mod batch;
 pub mod bundle;
 pub mod candle_engine;
+pub mod composed;
 pub mod conv;
 pub mod cuda;
 pub mod device_net;

@@ -8,9 +8,10 @@ use rand::{Rng, SeedableRng};
 
 use super::network::{Conv, Graph, HEAD_CHANNELS, NetworkSpec};
 use super::norm::{EPSILON, Moments, Running};
-use super::ops::{channel_moments, conv, norm_relu, upsample};
+use super::ops::channel_moments;
 use super::walk::walk;
 use super::weights::{FoldedWeights, Layer};
+use super::{composed, ops};
 
 /// Share of a new batch in the running moments.
 const MOMENTUM: f32 = 0.03;
@@ -20,6 +21,31 @@ const PRIOR: f32 = 0.01;
 /// A convolution of `x [b, h, w, inputs]` with `weights [kernel, kernel, inputs, outputs]` at a stride, with a gradient.
 pub type Convolution = fn(&Tensor, &Tensor, usize) -> Result<Tensor>;
 
+/// What the network is computed by; each with a gradient.
+#[derive(Debug, Clone, Copy)]
+pub struct Operations {
+    /// Convolution.
+    pub conv: Convolution,
+    /// Batch norm of `x` by its own moments, with gamma and beta, then ReLU.
+    pub norm_relu: fn(&Tensor, &Tensor, &Tensor) -> Result<(Tensor, Moments)>,
+    /// Every cell twice in both directions.
+    pub upsample: fn(&Tensor) -> Result<Tensor>,
+}
+
+impl Operations {
+    /// Ours, on the CPU.
+    pub const OURS: Self = Self { conv: ops::conv, norm_relu: ops::norm_relu, upsample: ops::upsample };
+    /// Composed of candle's own, on any device.
+    pub const COMPOSED: Self = Self { conv: composed::conv, norm_relu: composed::norm_relu, upsample: composed::upsample };
+    /// Ours, but for candle's own convolution: to hold ours against.
+    pub const CONV2D: Self = Self { conv: composed::conv2d, ..Self::OURS };
+
+    /// The faster ones on this device.
+    fn on(device: &Device) -> Self {
+        if device.is_cpu() { Self::OURS } else { Self::COMPOSED }
+    }
+}
+
 /// Variables and running moments of one network.
 pub struct TrainNet {
     spec: NetworkSpec,
@@ -28,7 +54,7 @@ pub struct TrainNet {
     device: Device,
     vars: HashMap<String, Var>,
     running: HashMap<String, Running>,
-    convolution: Convolution,
+    operations: Operations,
 }
 
 impl TrainNet {
@@ -60,13 +86,13 @@ impl TrainNet {
             }
             vars.insert(format!("{}.beta", c.name), Var::from_tensor(&Tensor::from_vec(bias, c.outputs, device)?)?);
         }
-        Ok(Self { spec: spec.clone(), encoder, heads, device: device.clone(), vars, running, convolution: conv })
+        Ok(Self { spec: spec.clone(), encoder, heads, device: device.clone(), vars, running, operations: Operations::on(device) })
     }
 
-    /// The same network with another convolution, to hold ours against.
+    /// The same network computed in another way.
     #[must_use]
-    pub fn with_convolution(self, convolution: Convolution) -> Self {
-        Self { convolution, ..self }
+    pub fn with_operations(self, operations: Operations) -> Self {
+        Self { operations, ..self }
     }
 
     /// What it is.
@@ -110,7 +136,7 @@ impl TrainNet {
     }
 
     fn run(&self, graph: &Graph, inputs: Vec<Tensor>, train: bool) -> Result<Vec<Tensor>> {
-        walk(graph, inputs, |x, c| self.layer(c, x, train), upsample)
+        walk(graph, inputs, |x, c| self.layer(c, x, train), self.operations.upsample)
     }
 
     fn var(&self, layer: &str, what: &str) -> Result<&Tensor> {
@@ -121,12 +147,12 @@ impl TrainNet {
     }
 
     fn layer(&self, c: &Conv, x: &Tensor, train: bool) -> Result<Tensor> {
-        let y = (self.convolution)(x, self.var(&c.name, "weight")?, c.stride)?;
+        let y = (self.operations.conv)(x, self.var(&c.name, "weight")?, c.stride)?;
         let beta = self.var(&c.name, "beta")?;
         let Some(running) = self.running.get(&c.name) else { return y.broadcast_add(beta) };
         let gamma = self.var(&c.name, "gamma")?;
         if train {
-            let (y, moments) = norm_relu(&y, gamma, beta)?;
+            let (y, moments) = (self.operations.norm_relu)(&y, gamma, beta)?;
             running.update(&moments, MOMENTUM);
             return Ok(y);
         }
@@ -158,7 +184,7 @@ impl TrainNet {
                 self.set(c, "beta", Tensor::from_slice(&folded.bias, c.outputs, &self.device)?)?;
                 return self.layer(c, x, false);
             };
-            let moments = channel_moments(&conv(x, self.var(&c.name, "weight")?, c.stride)?)?;
+            let moments = channel_moments(&(self.operations.conv)(x, self.var(&c.name, "weight")?, c.stride)?)?;
             let gamma: Vec<f32> = moments.variance.iter().map(|v| (v + EPSILON).sqrt()).collect();
             let beta: Vec<f32> = folded.bias.iter().zip(&moments.mean).map(|(b, m)| b + m).collect();
             running.set(moments);
@@ -166,7 +192,7 @@ impl TrainNet {
             self.set(c, "beta", Tensor::from_vec(beta, c.outputs, &self.device)?)?;
             self.layer(c, x, false)
         };
-        walk(graph, inputs, layer, upsample)
+        walk(graph, inputs, layer, self.operations.upsample)
     }
 
     fn set(&self, c: &Conv, what: &str, value: Tensor) -> Result<()> {
@@ -283,6 +309,29 @@ mod tests {
             }
         }
         assert!(TrainNet::new(&NetworkSpec::cpu(), &Device::Cpu, 1).unwrap().start_from(&a.fold().unwrap(), &x).is_err());
+    }
+
+    /// What a GPU runs, on the CPU: the same maps, the same gradients, the same running moments.
+    #[test]
+    fn composed_operations_train_the_same_network() {
+        let spec = NetworkSpec { blocks: [1, 1, 1, 1], head: [1, 1, 1], ..NetworkSpec::tiny() };
+        let x = Tensor::rand(0f32, 1f32, (spec.context, 64, 32, 3), &Device::Cpu).unwrap();
+        let of = |operations| {
+            let net = TrainNet::new(&spec, &Device::Cpu, 1).unwrap().with_operations(operations);
+            let maps = net.forward(&x, spec.context, true).unwrap();
+            let loss = maps.iter().map(|y| y.sqr().unwrap().sum_all().unwrap()).reduce(|a, b| (a + b).unwrap()).unwrap();
+            let grads = loss.backward().unwrap();
+            let mut values: Vec<Tensor> = net.vars().iter().map(|(_, v)| grads.get(v).unwrap().clone()).collect();
+            values.extend(maps);
+            let mut state: Vec<_> = net.state().unwrap().into_iter().collect();
+            state.sort_by(|a, b| a.0.cmp(&b.0));
+            values.extend(state.into_iter().map(|(_, t)| t));
+            values.iter().map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
+        };
+        for (ours, composed) in of(Operations::OURS).iter().zip(&of(Operations::COMPOSED)) {
+            let most = ours.iter().fold(1e-2f32, |m, v| m.max(v.abs()));
+            assert!(ours.iter().zip(composed).all(|(a, b)| (a - b).abs() < most * 1e-3));
+        }
     }
 
     #[test]

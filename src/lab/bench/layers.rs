@@ -11,8 +11,8 @@ use super::machine::Machine;
 use super::median::{median, ratio};
 use super::step::failed;
 use super::torch::Torch;
-use crate::detect::ops;
 use crate::detect::train_net::Convolution;
+use crate::detect::{composed, ops};
 use crate::error::Failure;
 
 /// Of the shipped network on crops of 256 pixels, largest map first, and DESIGN's 32 to 128 channels beside them.
@@ -71,7 +71,7 @@ pub fn measure(rounds: usize, threads: usize, mut torch: Option<Torch>) -> Resul
         let (mut ours, mut candle, mut peer) = (Vec::new(), Vec::new(), Vec::new());
         // The first round warms caches and threads up.
         for round in 0..=rounds {
-            let times = [once(layer, ops::conv).map_err(failed)?, once(layer, ops::conv_of_candle).map_err(failed)?];
+            let times = [once(layer, ops::conv).map_err(failed)?, once(layer, composed::conv2d).map_err(failed)?];
             let theirs = torch.as_mut().map(|t| t.milliseconds(&json!({ "what": "conv", "shape": layer }))).transpose()?;
             if round > 0 {
                 ours.push(times[0]);

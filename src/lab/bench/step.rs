@@ -12,8 +12,7 @@ use super::machine::Machine;
 use super::median::{median, ratio};
 use super::torch::Torch;
 use crate::detect::network::{Graph, NetworkSpec, Op};
-use crate::detect::ops;
-use crate::detect::train_net::{Convolution, TrainNet};
+use crate::detect::train_net::{Operations, TrainNet};
 use crate::error::{Class, Failure};
 use crate::lab::synthesize::CROP;
 use crate::lab::train::optimizer::Optimizer;
@@ -49,7 +48,7 @@ pub struct Table {
 /// candle's; the peer's end.
 pub fn measure(rounds: usize, threads: usize, mut torch: Option<Torch>) -> Result<Table, Failure> {
     let spec = NetworkSpec::cpu();
-    let mut paths = [Path::new(&spec, ops::conv).map_err(failed)?, Path::new(&spec, ops::conv_of_candle).map_err(failed)?];
+    let mut paths = [Path::new(&spec, Operations::OURS).map_err(failed)?, Path::new(&spec, Operations::CONV2D).map_err(failed)?];
     if let Some(torch) = &mut torch {
         let request =
             json!({ "what": "network", "encoder": graph(&spec.encoder()), "heads": graph(&spec.heads()), "context": spec.context });
@@ -88,8 +87,8 @@ struct Path {
 }
 
 impl Path {
-    fn new(spec: &NetworkSpec, convolution: Convolution) -> candle_core::Result<Self> {
-        let net = TrainNet::new(spec, &Device::Cpu, 1)?.with_convolution(convolution);
+    fn new(spec: &NetworkSpec, operations: Operations) -> candle_core::Result<Self> {
+        let net = TrainNet::new(spec, &Device::Cpu, 1)?.with_operations(operations);
         let optimizer = Optimizer::new(net.vars())?;
         Ok(Self { net, optimizer })
     }

@@ -1,18 +1,21 @@
 //! `lesionlab train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
+use candle_core::Device;
+use clap::{Args, ValueEnum};
 
 use super::{Source, backgrounds_of, sampler_of};
+use crate::detect::cuda;
 use crate::detect::network::NetworkSpec;
 use crate::error::{Class, Failure};
 use crate::lab::dataset::Scan;
 use crate::lab::dataset::marked::{MarkedSlices, Split};
 use crate::lab::synthesize::Sampler;
-use crate::lab::train;
+use crate::lab::synthesize::recipe::{Ingredient, Recipe};
 use crate::lab::train::mixture::Mixture;
 use crate::lab::train::validation::Validation;
+use crate::lab::train::{self, Length};
 
 /// Share of the harvest where none is named.
 const HARVEST_SHARE: f64 = 0.5;
@@ -40,6 +43,15 @@ pub struct TrainArgs {
     /// Minutes of the whole schedule
     #[arg(long, default_value_t = 60.0)]
     minutes: f64,
+    /// Samples of the whole schedule, instead of minutes: the same on any machine
+    #[arg(long, value_name = "N", conflicts_with = "minutes", value_parser = clap::value_parser!(u32).range(1..))]
+    samples: Option<u32>,
+    /// Parts of the recipe to leave out, to know what they buy
+    #[arg(long, value_name = "PART,PART", value_delimiter = ',')]
+    without: Vec<Ingredient>,
+    /// Sizes of the network, as the `network.toml` beside a checkpoint has them [default: the shipped network's]
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "init")]
+    network: Option<PathBuf>,
     /// Seed of weights and samples
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -52,9 +64,33 @@ pub struct TrainArgs {
     /// Learning rate after the warm-up [default: 2e-3, with --init 6e-4]
     #[arg(long, value_name = "X")]
     rate: Option<f64>,
+    /// Where to compute: the GPU where this build and this machine have one, else the CPU; or which of the two
+    #[arg(long, value_enum, default_value_t = Place::Auto)]
+    device: Place,
     /// Threads (default: one a core)
     #[arg(long)]
     threads: Option<usize>,
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Place {
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+impl Place {
+    /// The device, and a line that says which.
+    fn device(self) -> Result<(Device, String), Failure> {
+        let gpu = if self == Self::Cpu { Err(None) } else { cuda::device().map_err(Some) };
+        match (gpu, self) {
+            (Ok(gpu), _) => Ok((gpu, format!("training on {}", cuda::named()))),
+            (Err(Some(reason)), Self::Cuda) => Err(Failure::new(Class::Unavailable, format!("--device cuda: {reason}"))),
+            (Err(Some(reason)), _) if cuda::IN_THIS_BUILD => Ok((Device::Cpu, format!("training on the CPU: {reason}"))),
+            (Err(_), _) => Ok((Device::Cpu, "training on the CPU".into())),
+        }
+    }
 }
 
 /// Trains.
@@ -67,19 +103,36 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         return Err(Failure::new(Class::Usage, format!("--validate: {every} is no number of minutes")));
     }
     let init = args.init.as_deref().map(|path| crate::shipped::open(Some(path))).transpose()?;
-    let spec = init.as_ref().map_or_else(NetworkSpec::cpu, |bundle| bundle.description.network.clone());
+    let spec = match (&init, &args.network) {
+        (Some(bundle), _) => bundle.description.network.clone(),
+        (None, Some(path)) => network(path)?,
+        (None, None) => NetworkSpec::cpu(),
+    };
     let rate = args.rate.unwrap_or(if init.is_some() { train::RATE * 0.3 } else { train::RATE });
+    let (device, where_it_is) = args.device.device()?;
+    eprintln!("{where_it_is}");
     let (source, validation) = sources(args)?;
     let options = train::Options {
         spec,
-        minutes: args.minutes,
+        length: args.samples.map_or(Length::Minutes(args.minutes), |n| Length::Samples(n as usize)),
+        in_context: !args.without.contains(&Ingredient::Context),
         seed: args.seed,
         init: init.map(|b| b.weights),
         rate,
+        device,
         out: args.out.clone(),
         validation: validation.zip(args.validate),
     };
     train::run(source, &options)
+}
+
+/// Sizes of a network from a file.
+fn network(path: &Path) -> Result<NetworkSpec, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())))?;
+    let wrong = |reason: String| Failure::new(Class::Data, format!("{}: {reason}", path.display()));
+    let spec: NetworkSpec = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    spec.check().map_err(wrong)?;
+    Ok(spec)
 }
 
 /// What to draw from, and what to validate on.
@@ -105,7 +158,7 @@ fn sources(args: &TrainArgs) -> Result<(Mixture, Option<Validation>), Failure> {
             return Err(Failure::new(Class::Usage, "--validation-series: nothing is left to train on"));
         }
         kept_out = out;
-        synthetic = Some(sampler_of(scans, &args.source)?);
+        synthetic = Some(sampler_of(scans, &args.source)?.with_recipe(Recipe::without(&args.without)));
     }
     let validation = match (args.validate, &args.harvest) {
         (None, _) => None,

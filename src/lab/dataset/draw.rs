@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use super::marked::{Loaded, Mark, MarkedSlices};
 use crate::error::{Class, Failure};
 use crate::lab::mine::rules::MARGIN_PX;
+use crate::lab::synthesize::recipe::Recipe;
 use crate::lab::synthesize::warp::{self, View};
 use crate::lab::synthesize::{self, CROP, SLOT_MM, Sample, Truth, UNKNOWN_TYPE};
 
@@ -63,7 +64,7 @@ pub fn crop(loaded: &Loaded, marks: &[Mark], rng: &mut StdRng, slots: usize) -> 
         let truth = truth(mark, &view, margin);
         if mark.noisy { ignore.push(truth.box_px) } else { truths.push(truth) }
     }
-    synthesize::finish(planes, truths, ignore, rng)
+    synthesize::finish(planes, truths, ignore, &Recipe::default(), rng)
 }
 
 /// A mark in the coordinates of a crop. The box is drawn anew round the mapped end points, as DeepLesion's rule has it; turned as a box it would grow.

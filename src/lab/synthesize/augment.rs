@@ -3,19 +3,20 @@
 use rand::Rng;
 
 use super::Planes;
+use super::recipe::{Ingredient, Recipe};
 
 /// Changes all planes of a crop alike, as one acquisition would.
-pub fn augment(planes: &mut Planes, rng: &mut impl Rng) {
+pub fn augment(planes: &mut Planes, recipe: &Recipe, rng: &mut impl Rng) {
     let offset = rng.random_range(-8.0f32..8.0);
     // Contrast phase: every range of HU further from or nearer to its neighbours.
-    let phase = ToneCurve::random(rng);
+    let phase = recipe.has(Ingredient::ContrastPhases).then(|| ToneCurve::random(rng));
     let blur = rng.random_bool(0.25);
     let sharpen = !blur && rng.random_bool(0.15);
     let noise = if rng.random_bool(0.35) { rng.random_range(3.0f32..22.0) } else { 0.0 };
     let export = rng.random_range(0..100);
     for plane in &mut planes.hu {
         for v in plane.iter_mut() {
-            *v = phase.at(*v) + offset;
+            *v = phase.as_ref().map_or(*v, |p| p.at(*v)) + offset;
         }
         if blur || sharpen {
             let smooth = mean3(plane, planes.size);
@@ -34,7 +35,9 @@ pub fn augment(planes: &mut Planes, rng: &mut impl Rng) {
                 *v += g * noise * 2.4;
             }
         }
-        export_8bit(plane, export);
+        if recipe.has(Ingredient::Exports) {
+            export_8bit(plane, export);
+        }
     }
 }
 

@@ -25,13 +25,36 @@ pub struct Look {
     pub necrosis_hu: f32,
 }
 
-/// Paints `shape` with its centre at `centre` (pixels of the planes; z in mm as their offsets) into all planes. `thickness_mm` is that of a slice.
-pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, thickness_mm: f32, rng: &mut impl Rng) {
-    let (size, pixel_mm) = (planes.size, planes.pixel_mm);
+/// What a scan's slices do to what is painted.
+#[derive(Debug, Clone, Copy)]
+pub struct Slices {
+    /// Of one slice, mm.
+    pub thickness_mm: f32,
+    /// Each plane keeps its own noise under a lesion; otherwise the middle plane's goes through all.
+    pub own_noise: bool,
+}
+
+impl Slices {
+    /// Of this thickness, each with its own noise.
+    #[must_use]
+    pub fn of(thickness_mm: f32) -> Self {
+        Self { thickness_mm, own_noise: true }
+    }
+}
+
+/// Paints `shape` with its centre at `centre` (pixels of the planes; z in mm as their offsets) into all planes.
+pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, slices: Slices, rng: &mut impl Rng) {
+    let (size, pixel_mm, thickness_mm) = (planes.size, planes.pixel_mm, slices.thickness_mm);
     let Some((x1, y1, x2, y2)) = span(planes, shape, centre) else { return };
     // In lung the noise under a lesion is vessels and air: borrow the amplitude from soft tissue, white in z as thin slices are.
     let grain = rng.random_range(4.0f32..18.0);
     let samples: &[f32] = if thickness_mm > 2.5 { &[-0.35, 0.0, 0.35] } else { &[0.0] };
+    let shared = (!slices.own_noise).then(|| {
+        let middle = &planes.hu[planes.hu.len() / 2];
+        let smooth = blur(middle, size, (x1, y1, x2, y2));
+        let at = |j: usize| middle[(y1 + j / (x2 - x1)) * size + x1 + j % (x2 - x1)];
+        smooth.iter().enumerate().map(|(j, tissue)| noise_at(at(j), *tissue, grain, rng)).collect::<Vec<f32>>()
+    });
     for (plane, offset) in planes.hu.iter_mut().zip(&planes.offsets_mm) {
         let smooth = blur(plane, size, (x1, y1, x2, y2));
         for y in y1..y2 {
@@ -47,10 +70,9 @@ pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, t
                     continue;
                 }
                 let i = y * size + x;
-                let tissue = smooth[(y - y1) * (x2 - x1) + x - x1];
-                let residual = plane[i] - tissue;
-                let noise =
-                    if tissue > -300.0 { residual.clamp(-NOISE_CAP_HU, NOISE_CAP_HU) } else { (rng.random::<f32>() - 0.5) * 2.0 * grain };
+                let j = (y - y1) * (x2 - x1) + x - x1;
+                let tissue = smooth[j];
+                let noise = shared.as_ref().map_or_else(|| noise_at(plane[i], tissue, grain, rng), |s| s[j]);
                 let rim = if depth < 0.35 { look.rim_hu } else { -look.rim_hu };
                 let base = if look.delta { tissue.clamp(-150.0, 250.0) } else { 0.0 };
                 let dead = look.necrosis_hu * shape.necrosis(p, depth);
@@ -59,6 +81,11 @@ pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, t
             }
         }
     }
+}
+
+/// Noise that a pixel keeps under a lesion: what the smooth tissue leaves of it, or in air, where that is vessels, a value up to `grain`.
+fn noise_at(value: f32, tissue: f32, grain: f32, rng: &mut impl Rng) -> f32 {
+    if tissue > -300.0 { (value - tissue).clamp(-NOISE_CAP_HU, NOISE_CAP_HU) } else { (rng.random::<f32>() - 0.5) * 2.0 * grain }
 }
 
 /// Where `shape` lies on one of the planes: inside its surface, whatever the edge. `size * size` values.
@@ -203,7 +230,7 @@ mod tests {
                 let mut drawn = draw(&kind, &mut rng);
                 drawn.look.necrosis_hu = 0.0;
                 let mut planes = phantom(tissue_hu(&kind), 0.0, &mut rng);
-                paint(&mut planes, &drawn.shape, CENTRE, drawn.look, 1.0, &mut rng);
+                paint(&mut planes, &drawn.shape, CENTRE, drawn.look, Slices::of(1.0), &mut rng);
                 let look = drawn.look;
                 // A rim takes from the core what it adds outside.
                 let asked = look.hu + if look.delta { tissue_hu(&kind) } else { 0.0 } - look.rim_hu;
@@ -228,7 +255,7 @@ mod tests {
         let mut drawn = draw(&kind, &mut rng);
         (drawn.look.necrosis_hu, drawn.look.texture_hu, drawn.look.rim_hu) = (40.0, 0.0, 0.0);
         let mut planes = phantom(-100.0, 0.0, &mut rng);
-        paint(&mut planes, &drawn.shape, CENTRE, drawn.look, 1.0, &mut rng);
+        paint(&mut planes, &drawn.shape, CENTRE, drawn.look, Slices::of(1.0), &mut rng);
         let of = |depth| mean(&pixels(&planes, PLANES / 2, &drawn, depth).iter().map(|i| planes.hu[PLANES / 2][*i]).collect::<Vec<_>>());
         assert!(of(0.6..2.0) < of(0.0..0.2) - 15.0, "{} {}", of(0.6..2.0), of(0.0..0.2));
     }
@@ -248,7 +275,7 @@ mod tests {
                 // What can be seen ends where the mask does: half way between lesion and tissue, without noise and texture.
                 planes.hu.iter_mut().for_each(|p| p.fill(tissue_hu(&kind)));
                 (drawn.look.texture_hu, drawn.look.rim_hu, drawn.look.necrosis_hu) = (0.0, 0.0, 0.0);
-                paint(&mut planes, &drawn.shape, CENTRE, drawn.look, 1.0, &mut rng);
+                paint(&mut planes, &drawn.shape, CENTRE, drawn.look, Slices::of(1.0), &mut rng);
                 if kind.site == Site::Lung {
                     continue; // Its noise is the painter's own.
                 }
@@ -270,7 +297,7 @@ mod tests {
                 let mut drawn = draw(&kind, &mut rng);
                 (drawn.look.texture_hu, drawn.look.rim_hu, drawn.look.necrosis_hu) = (0.0, 0.0, 0.0);
                 let mut planes = phantom(tissue_hu(&kind), shared, &mut rng);
-                paint(&mut planes, &drawn.shape, CENTRE, drawn.look, 1.0, &mut rng);
+                paint(&mut planes, &drawn.shape, CENTRE, drawn.look, Slices::of(1.0), &mut rng);
                 let (here, above) = (PLANES / 2, PLANES / 2 + 1);
                 let inside: HashSet<usize> = pixels(&planes, here, &drawn, 0.0..2.0).into_iter().collect();
                 let both: Vec<usize> = pixels(&planes, above, &drawn, 0.0..2.0).into_iter().filter(|i| inside.contains(i)).collect();

@@ -12,6 +12,7 @@ pub mod kind;
 pub mod phantom;
 pub mod preview;
 pub mod real;
+pub mod recipe;
 pub mod recist;
 pub mod shape;
 pub mod site;
@@ -24,9 +25,10 @@ use rayon::prelude::*;
 
 use self::density::Density;
 use self::hard::FalseAlarm;
-use self::insert::Look;
+use self::insert::{Look, Slices};
 use self::kind::{Drawn, Kind};
 use self::real::RealLesion;
+use self::recipe::{Ingredient, Recipe};
 use self::shape::Shape;
 use self::site::{Part, Site, Sites};
 use self::warp::View;
@@ -122,6 +124,7 @@ pub struct Sampler {
     hard: Vec<FalseAlarm>,
     /// Of `hard`.
     hard_weights: Vec<f32>,
+    recipe: Recipe,
 }
 
 impl Sampler {
@@ -142,13 +145,19 @@ impl Sampler {
             .collect();
         // A series of 100 slices is worth more than one slice, but not a hundred times.
         let weights = scans.iter().map(|(s, ..)| (s.slices.len() as f32).sqrt()).collect();
-        Ok(Self { scans, weights, kinds, density, real, real_share, hard: Vec::new(), hard_weights: Vec::new() })
+        Ok(Self { scans, weights, kinds, density, real, real_share, hard: Vec::new(), hard_weights: Vec::new(), recipe: Recipe::default() })
     }
 
     /// Shows these false alarms in [`HARD_SHARE`] of the samples; their indices are those of the scans given to [`Sampler::new`].
     #[must_use]
     pub fn with_false_alarms(self, hard: Vec<FalseAlarm>) -> Self {
         Self { hard_weights: hard.iter().map(|h| h.weight).collect(), hard, ..self }
+    }
+
+    /// Draws by this recipe instead of the whole one.
+    #[must_use]
+    pub fn with_recipe(self, recipe: Recipe) -> Self {
+        Self { recipe, ..self }
     }
 
     /// Draws one sample of `slots` planes (1 or an odd number).
@@ -214,13 +223,17 @@ impl Sampler {
         let view = View::random(rng, centre, scan.grid, pixel_mm);
         let mut planes = crop(scan, grid, slot, slots, &view);
         let margin = warp::margin_px(scan, pixel_mm);
-        let thickness_mm = scan.spacing_mm as f32;
+        let slices = Slices { thickness_mm: scan.spacing_mm as f32, own_noise: self.recipe.has(Ingredient::PlaneNoise) };
         let to_crop = |p: [u16; 2]| view.to_crop([f64::from(p[0]), f64::from(p[1])]);
         let slice = &scan.slices[key_slice];
         let mut ignore: Vec<[f32; 4]> = slice.disease.iter().map(|d| view.region(d.region)).collect();
         let mut truths: Vec<Truth> = Vec::new();
-        self.look_alikes(rng, &mut planes, places, &view, thickness_mm);
-        self.grafts(rng, &mut planes, places, &view, pixel_mm);
+        if self.recipe.has(Ingredient::Tubes) {
+            self.look_alikes(rng, &mut planes, places, &view, slices);
+        }
+        if self.recipe.has(Ingredient::Grafts) {
+            self.grafts(rng, &mut planes, places, &view, pixel_mm);
+        }
         if pasted && let Some(lesion) = self.pasted(rng) {
             let (truth, patch) = lesion.paste(&mut planes, margin, rng)?;
             truths.push(truth);
@@ -235,12 +248,12 @@ impl Sampler {
                 (0..MOST_DRAWS).filter_map(|_| place_of(rng, &self.density, places, kind).map(to_crop)).find(within)
             };
             let Some(place) = place else { continue };
-            if let Some(truth) = self.lesion(rng, &mut planes, kind, places, place, margin, thickness_mm) {
+            if let Some(truth) = self.lesion(rng, &mut planes, kind, places, place, margin, slices) {
                 truths.retain(|t| crate::detect::nms::iou(t.box_px, truth.box_px) < 0.2);
                 truths.push(truth);
             }
         }
-        Some(finish(planes, truths, ignore, rng))
+        Some(finish(planes, truths, ignore, &self.recipe, rng))
     }
 
     /// A sarcoma shrunk to a node is still a sarcoma: fewer of them than nodules in lungs.
@@ -264,7 +277,7 @@ impl Sampler {
         places: &Sites,
         place: [f32; 2],
         margin: f32,
-        thickness_mm: f32,
+        slices: Slices,
     ) -> Option<Truth> {
         let lesion_type = kind.type_in(places.part)?;
         if matches!(kind.site, Site::Lung | Site::Muscle | Site::Fat | Site::Subcutaneous) && rng.random_bool(self.real_share(kind.site)) {
@@ -285,7 +298,7 @@ impl Sampler {
         }
         let z = rng.random_range(-0.65..0.65) * shape.semi_mm[2];
         let centre = [place[0], place[1], z];
-        insert::paint(planes, &shape, centre, look, thickness_mm, rng);
+        insert::paint(planes, &shape, centre, look, slices, rng);
         let mask = insert::section(planes, middle, &shape, centre);
         recist::measure(&mask, planes.size, margin, LEAST_PIXELS, lesion_type)
     }
@@ -313,7 +326,7 @@ impl Sampler {
     }
 
     /// Vessels and bowel: tubes that go on through the slices, with the HU and edges of lesions.
-    fn look_alikes(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, thickness_mm: f32) {
+    fn look_alikes(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, slices: Slices) {
         for (site, chance) in [(Site::Lung, 0.3), (Site::Fat, 0.4)] {
             if places.of(site).is_empty() || !rng.random_bool(chance) {
                 continue;
@@ -327,7 +340,7 @@ impl Sampler {
                 // Bowel has a wall and other content than the wall.
                 let rim_hu = if radius > 6.0 { rng.random_range(0.0..25.0) } else { 0.0 };
                 let look = Look { hu: rng.random_range(10.0..150.0), delta: false, texture_hu: 4.0, rim_hu, necrosis_hu: 0.0 };
-                insert::paint(planes, &tube, [at[0], at[1], 0.0], look, thickness_mm, rng);
+                insert::paint(planes, &tube, [at[0], at[1], 0.0], look, slices, rng);
             }
         }
     }
@@ -374,8 +387,8 @@ fn planes_of(scan: &Scan, grid: &SlotGrid, at: usize, slots: usize, frame: &Fram
 }
 
 /// What every crop goes through last, painted or marked: augmentation, lesions cut by its border set apart, windows, mirroring.
-pub fn finish(mut planes: Planes, mut truths: Vec<Truth>, mut ignore: Vec<[f32; 4]>, rng: &mut StdRng) -> Sample {
-    augment::augment(&mut planes, rng);
+pub fn finish(mut planes: Planes, mut truths: Vec<Truth>, mut ignore: Vec<[f32; 4]>, recipe: &Recipe, rng: &mut StdRng) -> Sample {
+    augment::augment(&mut planes, recipe, rng);
     // Cut by the crop: neither asked for nor held against anyone.
     let side = CROP as f32;
     truths.retain(|t| {

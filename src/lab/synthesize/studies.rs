@@ -14,11 +14,12 @@ use rayon::prelude::*;
 use super::another::Another;
 use super::density::Density;
 use super::dicom_out::{self, SeriesFacts, uid};
+use super::insert::{self, Slices};
 use super::kind::{Drawn, Kind};
 use super::recist::{self, MARGIN_PX};
 use super::shape::Shape;
 use super::site::{Site, Sites};
-use super::{Planes, choose, insert, pick, place_of, sticks_out};
+use super::{Planes, choose, pick, place_of, sticks_out};
 use crate::detect::TYPE_NAMES;
 use crate::error::{Class, Failure};
 use crate::lab::dataset::Scan;
@@ -236,7 +237,7 @@ fn lesion(scan: &mut Scan, wanted: Wanted, others: &[Lesion], rng: &mut StdRng) 
     if others.iter().any(clash) || box_px[0] < 0.0 || box_px[1] < 0.0 || box_px[2] > right || box_px[3] > bottom {
         return None;
     }
-    insert::paint(&mut window.planes, &shape, centre, look, scan.spacing_mm as f32, rng);
+    insert::paint(&mut window.planes, &shape, centre, look, Slices::of(scan.spacing_mm as f32), rng);
     window.put_back(scan);
     Some(Lesion { key, shown, points, box_px, lesion_type })
 }

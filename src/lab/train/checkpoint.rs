@@ -129,8 +129,7 @@ pub fn resume(folder: &Path, net: &TrainNet, optimizer: &mut Optimizer) -> Resul
         return Ok(Progress::default());
     }
     let (state, progress, steps) = load(folder)?;
-    net.load_state(&state).map_err(|e| data(&folder.join(FILE), &e))?;
-    optimizer.load(&state, steps);
+    net.load_state(&state).and_then(|()| optimizer.load(&state, steps)).map_err(|e| data(&folder.join(FILE), &e))?;
     Ok(progress)
 }
 

@@ -9,6 +9,7 @@ pub mod targets;
 pub mod validation;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
@@ -48,18 +49,49 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(20);
 /// Losses in a row that are not finite after which training stops.
 const MOST_BAD_STEPS: usize = 20;
 
+/// When a schedule ends.
+#[derive(Debug, Clone, Copy)]
+pub enum Length {
+    /// After so much wall-clock time, this run and those it resumes.
+    Minutes(f64),
+    /// After so many samples, however fast the machine.
+    Samples(usize),
+}
+
+impl Length {
+    /// Share of the schedule that is over.
+    fn done(self, progress: Progress) -> f64 {
+        match self {
+            Self::Minutes(all) => progress.minutes / all,
+            Self::Samples(all) => progress.samples as f64 / all as f64,
+        }
+    }
+
+    /// How far it is, for the progress line.
+    fn so_far(self, progress: Progress) -> String {
+        match self {
+            Self::Minutes(all) => format!("{:5.1}/{all:.0} min", progress.minutes),
+            Self::Samples(all) => format!("{:5.1} min, {:6}/{all} samples", progress.minutes, progress.samples),
+        }
+    }
+}
+
 /// What to train.
 pub struct Options {
     /// Which network.
     pub spec: NetworkSpec,
-    /// Wall-clock minutes of the whole schedule (this run and those it resumes).
-    pub minutes: f64,
+    /// The whole schedule.
+    pub length: Length,
+    /// Batches of several slots by turns with those of one; otherwise all are of one.
+    pub in_context: bool,
     /// Seed of weights and samples.
     pub seed: u64,
     /// Weights to start from, unless a checkpoint is resumed.
     pub init: Option<FoldedWeights>,
     /// Learning rate after the warm-up.
     pub rate: f64,
+    /// Where it is computed.
+    pub device: Device,
     /// Folder of checkpoints; an existing one is resumed.
     pub out: PathBuf,
     /// What to validate on, and after how many minutes each time.
@@ -75,18 +107,19 @@ fn failed(e: impl std::fmt::Display) -> Failure {
 /// # Errors
 /// Full disk, a loss that stays not finite, a checkpoint of another network, marked slices none of which can be read.
 pub fn run(source: Mixture, options: &Options) -> Result<(), Failure> {
-    let device = Device::Cpu;
-    let net = TrainNet::new(&options.spec, &device, options.seed).map_err(failed)?;
+    let device = &options.device;
+    let net = TrainNet::new(&options.spec, device, options.seed).map_err(failed)?;
     let mut optimizer = Optimizer::new(net.vars()).map_err(failed)?;
     let mut progress = checkpoint::resume(&options.out, &net, &mut optimizer)?;
     if progress.steps > 0 {
         println!("resumed at step {} after {:.1} min, {} samples", progress.steps, progress.minutes, progress.samples);
     }
     let trouble = source.trouble();
-    let batches = produce(source, options.spec.context, options.seed, progress.steps);
+    let context = if options.in_context { options.spec.context } else { 1 };
+    let mut batches = Batches::produce(source, context, options.seed, progress.steps, producers(device));
     if let Some(weights) = options.init.as_ref().filter(|_| progress.steps == 0) {
-        let batch = next(&batches)?;
-        net.start_from(weights, &input(&batch, &device).map_err(failed)?).map_err(failed)?;
+        let batch = batches.next()?;
+        net.start_from(weights, &input(&batch, device).map_err(failed)?).map_err(failed)?;
         optimizer = Optimizer::new(net.vars()).map_err(failed)?;
     }
     let (start, minutes_before) = (Instant::now(), progress.minutes);
@@ -95,10 +128,10 @@ pub fn run(source: Mixture, options: &Options) -> Result<(), Failure> {
     let mut bad = 0;
     let mut validated = progress.minutes;
     let warm_up = if options.init.is_some() { WARM_UP_TRAINED } else { WARM_UP };
-    while progress.minutes < options.minutes {
-        let batch = next(&batches)?;
-        let rate = rate(options.rate, warm_up, progress.steps, progress.minutes / options.minutes);
-        let (parts, norm) = step(&net, &mut optimizer, &batch, rate, &device).map_err(failed)?;
+    while options.length.done(progress) < 1.0 {
+        let batch = batches.next()?;
+        let rate = rate(options.rate, warm_up, progress.steps, options.length.done(progress));
+        let (parts, norm) = step(&net, &mut optimizer, &batch, rate, device).map_err(failed)?;
         if norm.is_finite() {
             bad = 0;
             shown.add(parts, norm, rate);
@@ -112,9 +145,9 @@ pub fn run(source: Mixture, options: &Options) -> Result<(), Failure> {
         progress.steps += 1;
         progress.samples += batch.len();
         progress.minutes = minutes_before + start.elapsed().as_secs_f64() / 60.0;
-        let over = progress.minutes >= options.minutes;
+        let over = options.length.done(progress) >= 1.0;
         if shown.since.elapsed() > PROGRESS_EVERY {
-            println!("{}", shown.line(progress, options.minutes, trouble.as_deref()));
+            println!("{}", shown.line(progress, options.length, trouble.as_deref()));
             shown = Shown::new(progress);
         }
         // Not while steps fail: the checkpoint stays one from before.
@@ -172,17 +205,17 @@ impl Shown {
     }
 
     /// Means since the last line, speed, time to go.
-    fn line(&self, progress: Progress, minutes: f64, trouble: Option<&Trouble>) -> String {
+    fn line(&self, progress: Progress, length: Length, trouble: Option<&Trouble>) -> String {
         let speed = (progress.samples - self.samples_before) as f64 / self.since.elapsed().as_secs_f64();
         let [o, b, q, t, a] = self.parts.map(|p| p / self.steps.max(1) as f32);
         format!(
-            "step {:6}  {:5.1}/{minutes:.0} min  loss {:.3} (objectness {o:.3} box {b:.3} quality {q:.3} type {t:.3} axes {a:.3})  |g| {:.2}  rate {:.1e}  {speed:.1} samples/s  ETA {:.1} min{}",
+            "step {:6}  {}  loss {:.3} (objectness {o:.3} box {b:.3} quality {q:.3} type {t:.3} axes {a:.3})  |g| {:.2}  rate {:.1e}  {speed:.1} samples/s  ETA {:.1} min{}",
             progress.steps,
-            progress.minutes,
+            length.so_far(progress),
             o + b + q + t + a,
             self.norm,
             self.rate,
-            (minutes - progress.minutes).max(0.0),
+            progress.minutes * (1.0 / length.done(progress).clamp(1e-6, 1.0) - 1.0),
             unread(trouble)
         )
     }
@@ -231,25 +264,46 @@ fn input(batch: &[Sample], device: &Device) -> candle_core::Result<Tensor> {
     Tensor::from_vec(data, (planes, CROP, CROP, 3), device)
 }
 
-/// Batches of one slot and of a full context by turns, from one thread: the same seed gives the same batches. A failure is the last that comes.
-fn produce(source: Mixture, context: usize, seed: u64, first: usize) -> Receiver<Result<Vec<Sample>, Failure>> {
-    let (sender, receiver) = bounded(QUEUE);
-    std::thread::spawn(move || {
-        for n in first.. {
-            let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9).wrapping_add(n as u64));
-            let (slots, count) = if n % 2 == 0 { (1, BATCH_ONE) } else { (context, BATCH_CONTEXT) };
-            let batch: Result<Vec<Sample>, Failure> = (0..count).map(|_| source.sample(&mut rng, slots)).collect();
-            let last = batch.is_err();
-            if sender.send(batch).is_err() || last {
-                return;
-            }
-        }
-    });
-    receiver
+/// Threads that draw samples: on the CPU one keeps ahead of a step on all cores; a GPU takes all that the processor can draw.
+fn producers(device: &Device) -> usize {
+    if device.is_cpu() { 1 } else { std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).max(1)) }
 }
 
-fn next(batches: &Receiver<Result<Vec<Sample>, Failure>>) -> Result<Vec<Sample>, Failure> {
-    batches.recv().map_err(|_| failed("the sample producer stopped"))?
+/// Batches of one slot and of a full context by turns, drawn ahead. The same seed gives the same batches in the same order, by however many threads.
+struct Batches {
+    /// One a thread: of `n` threads the first makes every n-th batch, the second the ones behind those.
+    queues: Vec<Receiver<Result<Vec<Sample>, Failure>>>,
+    turn: usize,
+}
+
+impl Batches {
+    /// Starts the threads; `first` is the number of the first batch. A thread's failure is the last that comes from it.
+    fn produce(source: Mixture, context: usize, seed: u64, first: usize, threads: usize) -> Self {
+        let source = Arc::new(source);
+        let queue = |thread: usize| {
+            let (sender, receiver) = bounded(QUEUE.div_ceil(threads));
+            let source = Arc::clone(&source);
+            std::thread::spawn(move || {
+                for n in (first + thread..).step_by(threads) {
+                    let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9).wrapping_add(n as u64));
+                    let (slots, count) = if context == 1 || n % 2 == 0 { (1, BATCH_ONE) } else { (context, BATCH_CONTEXT) };
+                    let batch: Result<Vec<Sample>, Failure> = (0..count).map(|_| source.sample(&mut rng, slots)).collect();
+                    let last = batch.is_err();
+                    if sender.send(batch).is_err() || last {
+                        return;
+                    }
+                }
+            });
+            receiver
+        };
+        Self { queues: (0..threads).map(queue).collect(), turn: 0 }
+    }
+
+    fn next(&mut self) -> Result<Vec<Sample>, Failure> {
+        let queue = &self.queues[self.turn];
+        self.turn = (self.turn + 1) % self.queues.len();
+        queue.recv().map_err(|_| failed("the sample producer stopped"))?
+    }
 }
 
 #[cfg(test)]
@@ -315,6 +369,22 @@ mod tests {
         checkpoint::averaged(net.spec(), &net, &optimizer).unwrap().check(net.spec()).unwrap();
         let (parts, norm) = step(&net, &mut optimizer, &[sound], 1e-3, &Device::Cpu).unwrap();
         assert!(norm.is_finite() && parts.iter().all(|p| p.is_finite()));
+    }
+
+    #[test]
+    fn batches_are_the_same_by_however_many_threads_and_from_wherever_they_are_resumed() {
+        let source = || {
+            let scans = crate::lab::synthesize::phantom::scans(1, 1);
+            Mixture::synthetic(crate::lab::synthesize::Sampler::new(scans, Vec::new(), 0.0).unwrap())
+        };
+        let drawn = |first: usize, threads: usize| {
+            let mut batches = Batches::produce(source(), 3, 7, first, threads);
+            (first..4).map(|_| batches.next().unwrap()).collect::<Vec<_>>()
+        };
+        let alone = drawn(0, 1);
+        assert_eq!(alone.iter().map(|b| (b[0].slots, b.len())).collect::<Vec<_>>(), [(1, 12), (3, 5), (1, 12), (3, 5)]);
+        assert!(alone == drawn(0, 3));
+        assert!(alone[1..] == drawn(1, 2));
     }
 
     #[test]

@@ -41,13 +41,10 @@ impl Optimizer {
     /// # Errors
     /// candle's.
     pub fn step(&mut self, grads: &GradStore, rate: f64) -> Result<f64> {
-        let mut squares = 0.0;
-        for (_, var) in &self.vars {
-            if let Some(g) = grads.get(var) {
-                squares += f64::from(g.sqr()?.sum_all()?.to_scalar::<f32>()?);
-            }
-        }
-        let norm = squares.sqrt();
+        let squares = self.vars.iter().filter_map(|(_, var)| grads.get(var)).map(|g| g.sqr()?.sum_all()).collect::<Result<Vec<_>>>()?;
+        // Read at once: a GPU is waited for once a step, not once a variable.
+        let squares: Vec<f32> = if squares.is_empty() { Vec::new() } else { Tensor::stack(&squares, 0)?.to_vec1()? };
+        let norm = squares.iter().map(|s| f64::from(*s)).sum::<f64>().sqrt();
         if !norm.is_finite() {
             return Ok(norm);
         }
@@ -82,15 +79,19 @@ impl Optimizer {
     }
 
     /// Takes over what [`Optimizer::state`] gave; what is missing stays at its start.
-    pub fn load(&mut self, state: &HashMap<String, Tensor>, steps: usize) {
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn load(&mut self, state: &HashMap<String, Tensor>, steps: usize) -> Result<()> {
         self.steps = steps;
         for (i, (name, _)) in self.vars.iter().enumerate() {
             for (prefix, slot) in [("adam1", &mut self.first[i]), ("adam2", &mut self.second[i]), ("ema", &mut self.average[i])] {
                 if let Some(t) = state.get(&format!("{prefix}/{name}")).filter(|t| t.dims() == slot.dims()) {
-                    *slot = t.clone();
+                    *slot = t.to_device(slot.device())?;
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -1,0 +1,40 @@
+//! Parts of the recipe that can be left out, so that a pair of runs that differ in one says what it buys.
+
+use clap::ValueEnum;
+
+/// One part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ingredient {
+    /// A painted lesion's noise is each plane's own; without, the middle plane's goes through all
+    PlaneNoise,
+    /// Tone curves as an injection and its phases draw them; without, HU stay as they are
+    ContrastPhases,
+    /// Painted tubes like vessels and bowel
+    Tubes,
+    /// Pieces of other bodies' healthy tissue
+    Grafts,
+    /// Steps and windows of 8-bit exports
+    Exports,
+    /// Samples of several neighbouring slots; without, every sample is one slot
+    Context,
+}
+
+/// The parts that are in; all of them, unless said otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Recipe {
+    without: Vec<Ingredient>,
+}
+
+impl Recipe {
+    /// All parts but these.
+    #[must_use]
+    pub fn without(parts: &[Ingredient]) -> Self {
+        Self { without: parts.to_vec() }
+    }
+
+    /// Whether it is in.
+    #[must_use]
+    pub fn has(&self, part: Ingredient) -> bool {
+        !self.without.contains(&part)
+    }
+}
