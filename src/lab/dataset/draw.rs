@@ -56,7 +56,7 @@ pub fn crop(loaded: &Loaded, marks: &[Mark], rng: &mut StdRng, slots: usize) -> 
         };
         [off(b[0], b[2], sx, rng.random_range(-1.0..1.0)), off(b[1], b[3], sy, rng.random_range(-1.0..1.0))]
     };
-    let view = View::random(rng, centre, grid, pixel_mm);
+    let view = View::random(rng, centre, grid, pixel_mm, false);
     let planes = synthesize::crop(&loaded.scan, &loaded.grid, loaded.slot, slots, &view);
     let margin = warp::margin_px(&loaded.scan, pixel_mm);
     let (mut truths, mut ignore) = (Vec::new(), Vec::new());

@@ -9,6 +9,14 @@ use super::shape::Shape;
 const BLUR_PX: usize = 3;
 /// Noise beyond this is structure (an edge, a vessel), HU.
 const NOISE_CAP_HU: f32 = 45.0;
+/// Lung and air.
+const AIR_HU: f32 = -300.0;
+/// Soft tissue, with its noise.
+const SOFT_HU: std::ops::Range<f32> = -60.0..170.0;
+/// Side of a square of soft tissue that noise is taken from, pixels.
+const GRAIN_PX: usize = 16;
+/// Squares that are looked at.
+const GRAIN_DRAWS: usize = 40;
 
 /// How a lesion looks.
 #[derive(Debug, Clone, Copy)]
@@ -32,13 +40,15 @@ pub struct Slices {
     pub thickness_mm: f32,
     /// Each plane keeps its own noise under a lesion; otherwise the middle plane's goes through all.
     pub own_noise: bool,
+    /// Where there was air, noise is that of soft tissue elsewhere in the planes; otherwise it is white.
+    pub borrowed_grain: bool,
 }
 
 impl Slices {
     /// Of this thickness, each with its own noise.
     #[must_use]
     pub fn of(thickness_mm: f32) -> Self {
-        Self { thickness_mm, own_noise: true }
+        Self { thickness_mm, own_noise: true, borrowed_grain: true }
     }
 }
 
@@ -46,16 +56,19 @@ impl Slices {
 pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, slices: Slices, rng: &mut impl Rng) {
     let (size, pixel_mm, thickness_mm) = (planes.size, planes.pixel_mm, slices.thickness_mm);
     let Some((x1, y1, x2, y2)) = span(planes, shape, centre) else { return };
-    // In lung the noise under a lesion is vessels and air: borrow the amplitude from soft tissue, white in z as thin slices are.
-    let grain = rng.random_range(4.0f32..18.0);
+    let middle = planes.hu.len() / 2;
+    let grain = Grain::of(planes, slices, middle, (x1, y1, x2, y2), rng);
     let samples: &[f32] = if thickness_mm > 2.5 { &[-0.35, 0.0, 0.35] } else { &[0.0] };
     let shared = (!slices.own_noise).then(|| {
-        let middle = &planes.hu[planes.hu.len() / 2];
-        let smooth = blur(middle, size, (x1, y1, x2, y2));
-        let at = |j: usize| middle[(y1 + j / (x2 - x1)) * size + x1 + j % (x2 - x1)];
-        smooth.iter().enumerate().map(|(j, tissue)| noise_at(at(j), *tissue, grain, rng)).collect::<Vec<f32>>()
+        let smooth = blur(&planes.hu[middle], size, (x1, y1, x2, y2));
+        let at = |j: usize| (x1 + j % (x2 - x1), y1 + j / (x2 - x1));
+        let noise = |(j, tissue): (usize, &f32)| {
+            let (x, y) = at(j);
+            grain.under(planes.hu[middle][y * size + x], *tissue, middle, (x, y), rng)
+        };
+        smooth.iter().enumerate().map(noise).collect::<Vec<f32>>()
     });
-    for (plane, offset) in planes.hu.iter_mut().zip(&planes.offsets_mm) {
+    for (n, (plane, offset)) in planes.hu.iter_mut().zip(&planes.offsets_mm).enumerate() {
         let smooth = blur(plane, size, (x1, y1, x2, y2));
         for y in y1..y2 {
             for x in x1..x2 {
@@ -72,7 +85,7 @@ pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, s
                 let i = y * size + x;
                 let j = (y - y1) * (x2 - x1) + x - x1;
                 let tissue = smooth[j];
-                let noise = shared.as_ref().map_or_else(|| noise_at(plane[i], tissue, grain, rng), |s| s[j]);
+                let noise = shared.as_ref().map_or_else(|| grain.under(plane[i], tissue, n, (x, y), rng), |s| s[j]);
                 let rim = if depth < 0.35 { look.rim_hu } else { -look.rim_hu };
                 let base = if look.delta { tissue.clamp(-150.0, 250.0) } else { 0.0 };
                 let dead = look.necrosis_hu * shape.necrosis(p, depth);
@@ -83,9 +96,61 @@ pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, s
     }
 }
 
-/// Noise that a pixel keeps under a lesion: what the smooth tissue leaves of it, or in air, where that is vessels, a value up to `grain`.
-fn noise_at(value: f32, tissue: f32, grain: f32, rng: &mut impl Rng) -> f32 {
-    if tissue > -300.0 { (value - tissue).clamp(-NOISE_CAP_HU, NOISE_CAP_HU) } else { (rng.random::<f32>() - 0.5) * 2.0 * grain }
+/// Noise that stands under a lesion.
+enum Grain {
+    /// What the tissue had, and where that was air, where it is vessels and not noise, white up to this, HU.
+    White(f32),
+    /// What the tissue had, and where that was air, that of a square of soft tissue, of every plane its own: as rough and as alike from plane to plane as
+    /// the scan is.
+    Borrowed(Vec<Vec<f32>>),
+}
+
+impl Grain {
+    /// For a window of the planes. White where the window holds no air, where no soft tissue is found, and where that is asked for.
+    fn of(planes: &Planes, slices: Slices, middle: usize, (x1, y1, x2, y2): (usize, usize, usize, usize), rng: &mut impl Rng) -> Self {
+        let white = Self::White(rng.random_range(4.0f32..18.0));
+        let plane = &planes.hu[middle];
+        let in_air = (y1..y2).any(|y| plane[y * planes.size + x1..y * planes.size + x2].iter().any(|v| *v < AIR_HU));
+        if !slices.borrowed_grain || !in_air || planes.size <= GRAIN_PX {
+            return white;
+        }
+        let soft = |x: usize, y: usize| SOFT_HU.contains(&plane[y * planes.size + x]);
+        for _ in 0..GRAIN_DRAWS {
+            let [x, y] = [0, 1].map(|_| rng.random_range(0..planes.size - GRAIN_PX));
+            let looked = (0..GRAIN_PX).step_by(3).flat_map(|dy| (0..GRAIN_PX).step_by(3).map(move |dx| (x + dx, y + dy)));
+            let (all, within) = looked.fold((0, 0), |(all, within), (x, y)| (all + 1, within + usize::from(soft(x, y))));
+            if within * 20 >= all * 19 {
+                let square = (x, y, x + GRAIN_PX, y + GRAIN_PX);
+                return Self::Borrowed(planes.hu.iter().map(|plane| residual(plane, planes.size, square)).collect());
+            }
+        }
+        white
+    }
+
+    /// Noise at a pixel of plane `n` that has `value` among `tissue`.
+    fn under(&self, value: f32, tissue: f32, n: usize, (x, y): (usize, usize), rng: &mut impl Rng) -> f32 {
+        if tissue > AIR_HU {
+            return (value - tissue).clamp(-NOISE_CAP_HU, NOISE_CAP_HU);
+        }
+        match self {
+            Self::White(most) => (rng.random::<f32>() - 0.5) * 2.0 * most,
+            Self::Borrowed(squares) => squares[n][there_and_back(y) * GRAIN_PX + there_and_back(x)],
+        }
+    }
+}
+
+/// 0, 1, … [`GRAIN_PX`] - 1 and back again, so that squares side by side have no seam.
+fn there_and_back(i: usize) -> usize {
+    let at = i % (2 * GRAIN_PX);
+    at.min(2 * GRAIN_PX - 1 - at)
+}
+
+/// What the smooth tissue leaves of a window of the plane.
+fn residual(plane: &[f32], size: usize, window: (usize, usize, usize, usize)) -> Vec<f32> {
+    let (x1, y1, x2, _) = window;
+    let value = |j: usize| plane[(y1 + j / (x2 - x1)) * size + x1 + j % (x2 - x1)];
+    let smooth = blur(plane, size, window);
+    smooth.iter().enumerate().map(|(j, tissue)| (value(j) - tissue).clamp(-NOISE_CAP_HU, NOISE_CAP_HU)).collect()
 }
 
 /// Where `shape` lies on one of the planes: inside its surface, whatever the edge. `size * size` values.
@@ -317,5 +382,39 @@ mod tests {
             }
             assert!(compared >= 4, "{}: only {compared} lesions are large enough to tell", kind.name);
         }
+    }
+
+    /// In lung it is that of the soft tissue there: as strong within 30 %, and as alike from plane to plane within 0.2.
+    #[test]
+    fn the_noise_of_a_nodule_is_that_of_soft_tissue() {
+        let kind = table().unwrap().into_iter().find(|k| k.name == "solid nodule").unwrap();
+        let mut compared = 0;
+        for (seed, shared) in (0..SEEDS).flat_map(|s| [(s, 0.0), (s, 0.8)]) {
+            let mut rng = StdRng::seed_from_u64(seed + 300);
+            let mut drawn = draw(&kind, &mut rng);
+            (drawn.look.texture_hu, drawn.look.rim_hu, drawn.look.necrosis_hu) = (0.0, 0.0, 0.0);
+            let mut planes = phantom(50.0, shared, &mut rng);
+            for plane in &mut planes.hu {
+                plane[..SIZE * (SIZE - 40)].iter_mut().for_each(|v| *v -= 900.0);
+            }
+            paint(&mut planes, &drawn.shape, CENTRE, drawn.look, Slices::of(1.0), &mut rng);
+            let here = PLANES / 2;
+            let inside: HashSet<usize> = pixels(&planes, here, &drawn, 0.0..2.0).into_iter().collect();
+            let in_lung = |i: &usize| inside.contains(i) && i / SIZE < SIZE - 44;
+            let both: Vec<usize> = pixels(&planes, here + 1, &drawn, 0.0..2.0).into_iter().filter(in_lung).collect();
+            if both.len() < 150 {
+                continue;
+            }
+            compared += 1;
+            let values = |plane: usize| both.iter().map(|i| planes.hu[plane][*i]).collect::<Vec<_>>();
+            let alike = correlation(&values(here), &values(here + 1));
+            assert!(
+                (alike - shared).abs() < 0.2 + 3.0 / (both.len() as f32).sqrt(),
+                "seed {seed}: planes correlate by {alike:.2}, the scan by {shared:.2}"
+            );
+            let ratio = deviation(&values(here)) / NOISE_HU;
+            assert!((0.7..1.3).contains(&ratio), "seed {seed}: noise {ratio:.2} of the scan's");
+        }
+        assert!(compared >= 8, "only {compared} lesions are large enough to tell");
     }
 }

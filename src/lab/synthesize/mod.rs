@@ -220,10 +220,14 @@ impl Sampler {
             held(f64::from(image_place[0]) + rng.random_range(-jitter..jitter) / spacing[1], body.x1, body.x2, spacing[1]),
             held(f64::from(image_place[1]) + rng.random_range(-jitter..jitter) / spacing[0], body.y1, body.y2, spacing[0]),
         ];
-        let view = View::random(rng, centre, scan.grid, pixel_mm);
+        let view = View::random(rng, centre, scan.grid, pixel_mm, self.recipe.has(Ingredient::Bends));
         let mut planes = crop(scan, grid, slot, slots, &view);
         let margin = warp::margin_px(scan, pixel_mm);
-        let slices = Slices { thickness_mm: scan.spacing_mm as f32, own_noise: self.recipe.has(Ingredient::PlaneNoise) };
+        let slices = Slices {
+            thickness_mm: scan.spacing_mm as f32,
+            own_noise: self.recipe.has(Ingredient::PlaneNoise),
+            borrowed_grain: self.recipe.has(Ingredient::LungGrain),
+        };
         let to_crop = |p: [u16; 2]| view.to_crop([f64::from(p[0]), f64::from(p[1])]);
         let slice = &scan.slices[key_slice];
         let mut ignore: Vec<[f32; 4]> = slice.disease.iter().map(|d| view.region(d.region)).collect();

@@ -7,6 +7,10 @@ use clap::ValueEnum;
 pub enum Ingredient {
     /// A painted lesion's noise is each plane's own; without, the middle plane's goes through all
     PlaneNoise,
+    /// Bodies bent as if organs, bowel and vessels had other shapes; without, they are turned and stretched only
+    Bends,
+    /// In lung the noise under a painted lesion is that of soft tissue nearby, plane by plane; without, it is white
+    LungGrain,
     /// Tone curves as an injection and its phases draw them; without, HU stay as they are
     ContrastPhases,
     /// Painted tubes like vessels and bowel
