@@ -46,6 +46,9 @@ pub struct TrainArgs {
     /// Samples of the whole schedule, instead of minutes: the same on any machine
     #[arg(long, value_name = "N", conflicts_with = "minutes", value_parser = clap::value_parser!(u32).range(1..))]
     samples: Option<u32>,
+    /// Samples of one slot a step, and five twelfths as many where a sample is several slots
+    #[arg(long, value_name = "N", default_value_t = train::BATCH as u32, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    batch: u32,
     /// Parts of the recipe to leave out, to know what they buy
     #[arg(long, value_name = "PART,PART", value_delimiter = ',')]
     without: Vec<Ingredient>,
@@ -119,6 +122,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         seed: args.seed,
         init: init.map(|b| b.weights),
         rate,
+        batch: args.batch as usize,
         device,
         out: args.out.clone(),
         validation: validation.zip(args.validate),

@@ -37,9 +37,10 @@ const WARM_UP_TRAINED: usize = 60;
 pub const RATE: f64 = 2e-3;
 /// Learning rate at the end of the cosine.
 const LAST_RATE: f64 = 2e-5;
-/// Samples a batch where a sample is one slot, and where it is a full context.
-const BATCH_ONE: usize = 12;
-const BATCH_CONTEXT: usize = 5;
+/// Samples a batch, unless said otherwise.
+pub const BATCH: usize = 12;
+/// The same where a sample is a full context and not one slot, per sample of those: 12 and 5 take as long.
+const CONTEXT_SHARE: f64 = 5.0 / 12.0;
 /// Batches the producer may be ahead.
 const QUEUE: usize = 4;
 /// A checkpoint is written this often.
@@ -90,6 +91,8 @@ pub struct Options {
     pub init: Option<FoldedWeights>,
     /// Learning rate after the warm-up.
     pub rate: f64,
+    /// Samples a batch where a sample is one slot; where it is a full context there are fewer.
+    pub batch: usize,
     /// Where it is computed.
     pub device: Device,
     /// Folder of checkpoints; an existing one is resumed.
@@ -116,7 +119,7 @@ pub fn run(source: Mixture, options: &Options) -> Result<(), Failure> {
     }
     let trouble = source.trouble();
     let context = if options.in_context { options.spec.context } else { 1 };
-    let mut batches = Batches::produce(source, context, options.seed, progress.steps, producers(device));
+    let mut batches = Batches::produce(source, [options.batch, context], options.seed, progress.steps, producers(device));
     if let Some(weights) = options.init.as_ref().filter(|_| progress.steps == 0) {
         let batch = batches.next()?;
         net.start_from(weights, &input(&batch, device).map_err(failed)?).map_err(failed)?;
@@ -277,19 +280,20 @@ struct Batches {
 }
 
 impl Batches {
-    /// Starts the threads; `first` is the number of the first batch. A thread's failure is the last that comes from it.
-    fn produce(source: Mixture, context: usize, seed: u64, first: usize, threads: usize) -> Self {
+    /// Starts the threads: `batch` samples of one slot, fewer of `context`; `first` is the number of the first batch. A thread's failure is the last that comes from it.
+    fn produce(source: Mixture, [batch, context]: [usize; 2], seed: u64, first: usize, threads: usize) -> Self {
         let source = Arc::new(source);
+        let in_context = ((batch as f64 * CONTEXT_SHARE).round() as usize).max(1);
         let queue = |thread: usize| {
             let (sender, receiver) = bounded(QUEUE.div_ceil(threads));
             let source = Arc::clone(&source);
             std::thread::spawn(move || {
                 for n in (first + thread..).step_by(threads) {
                     let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9).wrapping_add(n as u64));
-                    let (slots, count) = if context == 1 || n % 2 == 0 { (1, BATCH_ONE) } else { (context, BATCH_CONTEXT) };
-                    let batch: Result<Vec<Sample>, Failure> = (0..count).map(|_| source.sample(&mut rng, slots)).collect();
-                    let last = batch.is_err();
-                    if sender.send(batch).is_err() || last {
+                    let (slots, count) = if context == 1 || n % 2 == 0 { (1, batch) } else { (context, in_context) };
+                    let drawn: Result<Vec<Sample>, Failure> = (0..count).map(|_| source.sample(&mut rng, slots)).collect();
+                    let last = drawn.is_err();
+                    if sender.send(drawn).is_err() || last {
                         return;
                     }
                 }
@@ -378,7 +382,7 @@ mod tests {
             Mixture::synthetic(crate::lab::synthesize::Sampler::new(scans, Vec::new(), 0.0).unwrap())
         };
         let drawn = |first: usize, threads: usize| {
-            let mut batches = Batches::produce(source(), 3, 7, first, threads);
+            let mut batches = Batches::produce(source(), [BATCH, 3], 7, first, threads);
             (first..4).map(|_| batches.next().unwrap()).collect::<Vec<_>>()
         };
         let alone = drawn(0, 1);
