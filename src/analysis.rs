@@ -1,13 +1,13 @@
 //! One series through volume, detect and lesion: slots are encoded as soon as their slices are there, and what was computed is kept by what it was
 //! computed *from*. Work done while slices arrive is speculation; the result is that of the final set.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::detect::bundle::{Bundle, tolerance};
+use crate::detect::crew::Crew;
 use crate::detect::standby::Standby;
 use crate::detect::{Candidate, Engine, EngineError, Features, heads, nms};
 use crate::lesion::link::{Track, link};
@@ -22,9 +22,6 @@ use crate::volume::window::slot_input;
 
 /// Lesions reported a series: more than a reader would look at one by one; the best are kept.
 pub const MOST_LESIONS: usize = 20;
-/// Slots computed between two looks at what else there is to do, for each engine.
-const SLOTS_A_TURN: usize = 4;
-
 /// What stopped an analysis.
 #[derive(Debug, thiserror::Error)]
 pub enum AnalysisError {
@@ -80,24 +77,16 @@ pub struct Analysis {
 /// Bundle and engines, one a thread.
 pub struct Analyst {
     bundle: Arc<Bundle>,
-    crew: RwLock<Crew>,
+    shift: RwLock<Shift>,
     standby: Option<Mutex<Standby>>,
     threads: usize,
     min_score: f32,
 }
 
-/// Forks of one engine.
-struct Crew {
+/// A crew, and which one since the start.
+struct Shift {
     number: u64,
-    engines: Vec<Mutex<Box<dyn Engine>>>,
-}
-
-impl Crew {
-    fn of(number: u64, engine: Box<dyn Engine>, threads: usize) -> Self {
-        let mut engines: Vec<Mutex<Box<dyn Engine>>> = (1..threads).map(|_| Mutex::new(engine.fork())).collect();
-        engines.push(Mutex::new(engine));
-        Self { number, engines }
-    }
+    crew: Crew,
 }
 
 struct Layout {
@@ -114,7 +103,7 @@ impl Analyst {
     pub fn new(bundle: Arc<Bundle>, engine: Box<dyn Engine>, threads: usize, min_score: Option<f32>) -> Self {
         let min_score = min_score.or_else(|| bundle.operating_point().map(|p| p.score)).unwrap_or(1.0);
         let threads = threads.max(1);
-        Self { bundle, crew: RwLock::new(Crew::of(0, engine, threads)), standby: None, threads, min_score }
+        Self { bundle, shift: RwLock::new(Shift { number: 0, crew: Crew::of(engine, threads) }), standby: None, threads, min_score }
     }
 
     /// Replaces a failing engine by one of `standby`, in the middle of a series if it must.
@@ -132,7 +121,7 @@ impl Analyst {
     /// Name and numeric format of the engine.
     #[must_use]
     pub fn engine(&self) -> (&'static str, &'static str) {
-        self.crew().engines.first().map_or(("none", "none"), |e| {
+        self.shift().crew.engines().first().map_or(("none", "none"), |e| {
             let e = e.lock().unwrap_or_else(PoisonError::into_inner);
             (e.name(), e.quantization())
         })
@@ -155,10 +144,10 @@ impl Analyst {
     /// Another engine instead of that of crew `number`, unless it was replaced already.
     fn replace(&self, number: u64, reason: EngineError) -> Result<(), AnalysisError> {
         let Some(standby) = &self.standby else { return Err(reason.into()) };
-        let mut crew = self.crew.write().unwrap_or_else(PoisonError::into_inner);
-        if crew.number == number {
+        let mut shift = self.shift.write().unwrap_or_else(PoisonError::into_inner);
+        if shift.number == number {
             let next = standby.lock().unwrap_or_else(PoisonError::into_inner).replace(&self.bundle, reason, Instant::now())?;
-            *crew = Crew::of(number + 1, next, self.threads);
+            *shift = Shift { number: number + 1, crew: Crew::of(next, self.threads) };
         }
         Ok(())
     }
@@ -169,43 +158,50 @@ impl Analyst {
         // Let go before the crew is taken: `replace` takes the two the other way round.
         let engine = standby.lock().unwrap_or_else(PoisonError::into_inner).recovered(&self.bundle, Instant::now());
         if let Some(engine) = engine {
-            let mut crew = self.crew.write().unwrap_or_else(PoisonError::into_inner);
-            *crew = Crew::of(crew.number + 1, engine, self.threads);
+            let mut shift = self.shift.write().unwrap_or_else(PoisonError::into_inner);
+            *shift = Shift { number: shift.number + 1, crew: Crew::of(engine, self.threads) };
         }
     }
 
-    fn crew(&self) -> std::sync::RwLockReadGuard<'_, Crew> {
-        self.crew.read().unwrap_or_else(PoisonError::into_inner)
+    fn shift(&self) -> std::sync::RwLockReadGuard<'_, Shift> {
+        self.shift.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn advance_once(&self, plan: &StackPlan, cache: &mut Cache, settled: bool) -> Result<bool, AnalysisError> {
-        let crew = self.crew();
-        if cache.crew != crew.number {
-            cache.crew = crew.number;
+        let shift = self.shift();
+        let crew = &shift.crew;
+        if cache.crew != shift.number {
+            cache.crew = shift.number;
             cache.features.clear();
             cache.candidates.clear();
         }
-        let layout = self.layout(&crew.engines, plan, cache)?;
+        let layout = self.layout(crew, plan, cache)?;
         let context = self.context();
         let missing: Vec<usize> = (0..layout.keys.len())
             .filter(|i| settled || layout.windows[*i].iter().collect::<HashSet<_>>().len() == context)
             .filter(|i| !cache.candidates.contains_key(&layout.key(*i)))
-            .take(SLOTS_A_TURN * crew.engines.len())
+            .take(crew.turn())
             .collect();
         if missing.is_empty() {
             return Ok(true);
         }
-        let needed: HashSet<usize> = missing.iter().flat_map(|i| layout.windows[*i].iter().copied()).collect();
-        let mut encode: Vec<usize> = needed.iter().copied().filter(|i| !cache.features.contains_key(&layout.keys[*i])).collect();
-        encode.sort_unstable();
-        let features = parallel(&crew.engines, &encode, |engine, i| self.encode(engine, plan, &layout, i))?;
+        let needed: BTreeSet<usize> = missing.iter().flat_map(|i| layout.windows[*i].iter().copied()).collect();
+        let encode: Vec<usize> = needed.into_iter().filter(|i| !cache.features.contains_key(&layout.keys[*i])).collect();
+        let new = |slot: &usize| encode.binary_search(slot).ok();
+        let needs: Vec<Vec<usize>> = missing.iter().map(|i| layout.windows[*i].iter().filter_map(new).collect()).collect();
+        let known = &cache.features;
+        let (features, found) = crew.in_stages(
+            encode.len(),
+            |engine, n| self.encode(engine, plan, &layout, encode[n]),
+            &needs,
+            |engine, n, made| {
+                let map = |slot: &usize| new(slot).map_or_else(|| known.get(&layout.keys[*slot]), |n| made.of(n));
+                let window: Vec<&Features> = layout.windows[missing[n]].iter().filter_map(map).collect();
+                Ok::<_, AnalysisError>(nms::suppress(heads::decode(&engine.heads(&window)?)).to_vec())
+            },
+        )?;
         cache.encoded += features.len();
         cache.features.extend(encode.iter().map(|i| layout.keys[*i]).zip(features));
-        let known = &cache.features;
-        let found = parallel(&crew.engines, &missing, |engine, i| {
-            let window: Vec<&Features> = layout.windows[i].iter().filter_map(|w| known.get(&layout.keys[*w])).collect();
-            Ok(nms::suppress(heads::decode(&engine.heads(&window)?)).to_vec())
-        })?;
         cache.candidates.extend(missing.iter().map(|i| layout.key(*i)).zip(found));
         // Kept are the maps that slots still to be done will ask for: the turn's far edge, and the ends of a stack that still grows either way.
         let waiting = (0..layout.keys.len()).filter(|i| !cache.candidates.contains_key(&layout.key(*i)));
@@ -228,7 +224,7 @@ impl Analyst {
                 Err(reason) => self.replace(cache.crew, reason)?,
             }
         }
-        let layout = self.layout(&self.crew().engines, plan, cache)?;
+        let layout = self.layout(&self.shift().crew, plan, cache)?;
         let candidates: Vec<Vec<Candidate>> =
             (0..layout.keys.len()).map(|i| cache.candidates.get(&layout.key(i)).cloned().unwrap_or_default()).collect();
         let mut tracks: Vec<(f32, Track)> = link(&candidates)
@@ -248,12 +244,12 @@ impl Analyst {
     /// An engine that may be replaced has to pass the self-test once more after a series, before anyone is told what it found.
     fn still_right(&self, number: u64) -> Result<(), EngineError> {
         let Some(standby) = &self.standby else { return Ok(()) };
-        let crew = self.crew();
-        if crew.number != number {
+        let shift = self.shift();
+        if shift.number != number {
             // Replaced in the meantime: whatever was computed goes with it.
             return Err(EngineError::Failed { engine: "replaced", reason: "in the middle of a series".into() });
         }
-        for engine in &crew.engines {
+        for engine in shift.crew.engines() {
             let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
             let allowed = tolerance(engine.quantization());
             let tested = catch_unwind(AssertUnwindSafe(|| self.bundle.self_test(engine.as_mut(), allowed)));
@@ -272,14 +268,14 @@ impl Analyst {
         self.bundle.description.network.context
     }
 
-    fn layout(&self, engines: &[Mutex<Box<dyn Engine>>], plan: &StackPlan, cache: &mut Cache) -> Result<Layout, AnalysisError> {
+    fn layout(&self, crew: &Crew, plan: &StackPlan, cache: &mut Cache) -> Result<Layout, AnalysisError> {
         let slices = &plan.stack.slices;
         let names: Vec<String> = slices.iter().map(SliceHeader::key).collect();
         let image = ImageGrid::of(&slices[0]);
         let mut body = None;
         if image.needs_body() {
             let unknown: Vec<usize> = (0..slices.len()).filter(|i| !cache.bodies.contains_key(&names[*i])).collect();
-            let boxes = parallel(engines, &unknown, |_, i| Ok(body_box(&decoded(&slices[i])?)))?;
+            let boxes = crew.each(&unknown, |_, i| Ok::<_, AnalysisError>(body_box(&decoded(&slices[i])?)))?;
             cache.bodies.extend(unknown.iter().map(|i| names[*i].clone()).zip(boxes));
             body = names.iter().filter_map(|name| cache.bodies.get(name).copied()).reduce(PixelBox::union);
         }
@@ -304,34 +300,6 @@ impl Layout {
     fn key(&self, i: usize) -> Vec<SlotKey> {
         self.windows[i].iter().map(|w| self.keys[*w]).collect()
     }
-}
-
-/// `job(engine, item)` for every item, one engine a thread; results in the items' order.
-fn parallel<T: Send>(
-    engines: &[Mutex<Box<dyn Engine>>],
-    items: &[usize],
-    job: impl Fn(&mut dyn Engine, usize) -> Result<T, AnalysisError> + Sync,
-) -> Result<Vec<T>, AnalysisError> {
-    let next = AtomicUsize::new(0);
-    let done: Mutex<Vec<(usize, Result<T, AnalysisError>)>> = Mutex::new(Vec::with_capacity(items.len()));
-    std::thread::scope(|scope| {
-        for engine in engines.iter().take(items.len()) {
-            scope.spawn(|| {
-                let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
-                loop {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(n) else { break };
-                    let worked = catch_unwind(AssertUnwindSafe(|| job(engine.as_mut(), *item)));
-                    let panicked = || EngineError::Failed { engine: engine.name(), reason: "it panicked".into() };
-                    let result = worked.unwrap_or_else(|_| Err(panicked().into()));
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((n, result));
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(n, _)| *n);
-    done.into_iter().map(|(_, r)| r).collect()
 }
 
 fn decoded(slice: &SliceHeader) -> Result<crate::volume::HuImage, AnalysisError> {

@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod candle_engine;
 pub mod composed;
 pub mod conv;
+pub mod crew;
 pub mod cuda;
 pub mod device_net;
 pub mod gguf;

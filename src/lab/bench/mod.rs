@@ -10,4 +10,5 @@ pub mod median;
 pub mod process;
 pub mod receive;
 pub mod step;
+pub mod talk;
 pub mod torch;

@@ -417,4 +417,21 @@ mod tests {
         }
         assert!(compared >= 8, "only {compared} lesions are large enough to tell");
     }
+
+    /// What the recipe guards against: planes that give a painted lesion away by being alike.
+    #[test]
+    fn without_noise_of_its_own_a_plane_repeats_the_middle_one() {
+        let kind = table().unwrap().into_iter().find(|k| k.name == "conglomerate mass").unwrap();
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut drawn = draw(&kind, &mut rng);
+        (drawn.look.texture_hu, drawn.look.rim_hu, drawn.look.necrosis_hu) = (0.0, 0.0, 0.0);
+        let mut planes = phantom(-100.0, 0.0, &mut rng);
+        paint(&mut planes, &drawn.shape, CENTRE, drawn.look, Slices { own_noise: false, ..Slices::of(1.0) }, &mut rng);
+        let (here, above) = (PLANES / 2, PLANES / 2 + 1);
+        let inside: HashSet<usize> = pixels(&planes, here, &drawn, 0.0..2.0).into_iter().collect();
+        let both: Vec<usize> = pixels(&planes, above, &drawn, 0.0..2.0).into_iter().filter(|i| inside.contains(i)).collect();
+        assert!(both.len() > 100);
+        let values = |plane: usize| both.iter().map(|i| planes.hu[plane][*i]).collect::<Vec<_>>();
+        assert!(correlation(&values(here), &values(above)) > 0.95);
+    }
 }

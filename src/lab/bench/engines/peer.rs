@@ -1,9 +1,10 @@
 //! Processes that answer questions line by line: our own workers, and a Python with onnxruntime.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
+
+use crate::lab::bench::talk::Talk;
 
 /// The peer's row that ratios refer to.
 pub const ONNXRUNTIME: &str = "onnxruntime f32";
@@ -18,12 +19,6 @@ pub struct Contestant {
     pub name: String,
     state: Result<Talk, String>,
     answers: HashMap<String, Vec<f64>>,
-}
-
-struct Talk {
-    child: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
 }
 
 /// A worker of this program.
@@ -51,11 +46,8 @@ impl Contestant {
 
     fn start(name: &str, mut command: Command) -> Self {
         let mut this = Self::absent(name, "");
-        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        this.state = spawned.map_err(|e| e.to_string()).and_then(|mut child| match (child.stdin.take(), child.stdout.take()) {
-            (Some(questions), Some(answers)) => Ok(Talk { child, questions, answers: BufReader::new(answers) }),
-            _ => Err("no pipe".into()),
-        });
+        command.stderr(Stdio::null());
+        this.state = Talk::start(command).map_err(|e| e.to_string());
         // `ready NAME`, or the reason why not.
         match this.line(None) {
             Ok(line) => match line.split_once(' ') {
@@ -68,25 +60,18 @@ impl Contestant {
     }
 
     fn end(&mut self, reason: &str) {
-        if let Ok(talk) = &mut self.state {
-            // Gone already, or about to: its pipe is closed with it.
-            let _ = talk.child.kill();
-            let _ = talk.child.wait();
+        if self.state.is_ok() {
             self.state = Err(reason.to_owned());
         }
     }
 
     fn line(&mut self, question: Option<&str>) -> Result<String, String> {
         let talk = self.state.as_mut().map_err(|e| e.clone())?;
-        if let Some(question) = question {
-            writeln!(talk.questions, "{question}").map_err(|e| e.to_string())?;
-        }
-        let mut line = String::new();
-        match talk.answers.read_line(&mut line) {
-            Ok(0) => Err("it ended without a word".into()),
-            Ok(_) => Ok(line.trim().to_owned()),
-            Err(e) => Err(e.to_string()),
-        }
+        let said = match question {
+            Some(question) => talk.ask(question),
+            None => talk.line(),
+        };
+        said.map_err(|e| e.to_string())
     }
 
     /// Asks and keeps the answer, seconds.
@@ -127,11 +112,5 @@ impl Contestant {
     /// Why it is not here.
     pub fn absent_because(&self) -> Option<String> {
         self.state.as_ref().err().cloned()
-    }
-}
-
-impl Drop for Contestant {
-    fn drop(&mut self) {
-        self.end("done");
     }
 }

@@ -1,21 +1,20 @@
 //! One engine in a process of its own: says `ready`, then answers each line of stdin with a number.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
+use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Args;
 
 use super::super::{machine, process};
-use crate::detect::{Engine, EngineError, Features, SlotInput, heads, nms, select};
+use crate::detect::crew::Crew;
+use crate::detect::{EngineError, Features, SlotInput, heads, nms, select};
 use crate::error::{Class, Failure};
 
 /// The slots' file in the folder.
 pub const SLOTS: &str = "slots.f32";
-/// Slots an engine takes before neighbours are looked at again, as in the appliance.
-const SLOTS_A_TURN: usize = 4;
 
 /// What the worker is told.
 #[derive(Debug, Args)]
@@ -56,9 +55,8 @@ pub fn run(request: &Request) -> Result<(), Failure> {
         Err(reason) => return say(reason),
     };
     let (name, cores) = (format!("{} {}", engine.name(), engine.quantization()), machine::cores());
-    let mut crew: Vec<Mutex<Box<dyn Engine>>> = (1..cores).map(|_| Mutex::new(engine.fork())).collect();
-    crew.push(Mutex::new(engine));
-    let crew = Crew { engines: crew, slots };
+    let context = engine.context();
+    let crew = Slots { crew: Crew::of(engine, cores), context, slots };
     let failed = |e: EngineError| Failure::new(Class::Unavailable, e.to_string());
     crew.batch(1).map_err(failed)?;
     say(format!("ready {name}"))?;
@@ -84,69 +82,51 @@ pub fn run(request: &Request) -> Result<(), Failure> {
     Ok(())
 }
 
-struct Crew {
-    engines: Vec<Mutex<Box<dyn Engine>>>,
+/// A crew and what it is to look at.
+struct Slots {
+    crew: Crew,
+    context: usize,
     slots: Vec<SlotInput>,
 }
 
-impl Crew {
+impl Slots {
     /// `n` slots at once, as if they were neighbours.
     fn batch(&self, n: usize) -> Result<(), EngineError> {
-        let features = self.each(0..n, |engine, i| engine.encode(&self.slots[i % self.slots.len()]))?;
-        self.each(0..n, |engine, i| boxes(engine, &features, i)).map(drop)
+        self.turn(0..n, n, &mut BTreeMap::new())
     }
 
-    /// A series of `n` slots in turns; kept are the maps that the next turn asks for.
+    /// A series of `n` slots in turns, as the appliance does it; kept are the maps that the next turn asks for.
     fn series(&self, n: usize) -> Result<(), EngineError> {
-        let mut features: Vec<Features> = Vec::new();
-        let (mut first, mut encoded, mut done) = (0, 0, 0);
+        let (mut known, mut done) = (BTreeMap::new(), 0);
         while done < n {
-            let until = (encoded + SLOTS_A_TURN * self.engines.len()).min(n);
-            features.extend(self.each(encoded..until, |engine, i| engine.encode(&self.slots[i % self.slots.len()]))?);
-            encoded = until;
-            let ready = if encoded == n { n } else { encoded - 1 };
-            self.each(done..ready, |engine, i| boxes(engine, &features, i - first))?;
-            done = ready;
-            let keep = done.saturating_sub(1).max(first);
-            features.drain(..keep - first);
-            first = keep;
+            let until = (done + self.crew.turn()).min(n);
+            self.turn(done..until, n, &mut known)?;
+            known.retain(|slot, _| slot + self.context / 2 >= until);
+            done = until;
         }
         Ok(())
     }
 
-    /// `job` for every index, one engine a thread; results in order.
-    fn each<T: Send>(
-        &self,
-        indices: std::ops::Range<usize>,
-        job: impl Fn(&mut dyn Engine, usize) -> Result<T, EngineError> + Sync,
-    ) -> Result<Vec<T>, EngineError> {
-        let next = AtomicUsize::new(indices.start);
-        let done: Mutex<Vec<(usize, Result<T, EngineError>)>> = Mutex::new(Vec::new());
-        let work = |engine: &Mutex<Box<dyn Engine>>| {
-            let mut engine = engine.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                if i >= indices.end {
-                    break;
-                }
-                let result = job(engine.as_mut(), i);
-                done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((i, result));
-            }
-        };
-        if indices.len() == 1 {
-            work(&self.engines[0]);
-        } else {
-            std::thread::scope(|scope| self.engines.iter().take(indices.len()).for_each(|engine| drop(scope.spawn(|| work(engine)))));
-        }
-        let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        done.sort_by_key(|(i, _)| *i);
-        done.into_iter().map(|(_, r)| r).collect()
+    /// Heads, decoding and suppression of some slots among `n`, and encoding of what that takes and is not `known`.
+    fn turn(&self, slots: Range<usize>, n: usize, known: &mut BTreeMap<usize, Features>) -> Result<(), EngineError> {
+        let half = self.context / 2;
+        let window = |slot: usize| (slot..slot + self.context).map(|at| at.saturating_sub(half).min(n - 1)).collect::<Vec<_>>();
+        let needed: BTreeSet<usize> = slots.clone().flat_map(window).collect();
+        let encode: Vec<usize> = needed.into_iter().filter(|slot| !known.contains_key(slot)).collect();
+        let new = |slot: &usize| encode.binary_search(slot).ok();
+        let needs: Vec<Vec<usize>> = slots.clone().map(|slot| window(slot).iter().filter_map(new).collect()).collect();
+        let (features, _) = self.crew.in_stages(
+            encode.len(),
+            |engine, i| engine.encode(&self.slots[encode[i] % self.slots.len()]),
+            &needs,
+            |engine, i, made| {
+                let maps = window(slots.start + i);
+                let maps: Vec<&Features> =
+                    maps.iter().filter_map(|slot| new(slot).map_or_else(|| known.get(slot), |n| made.of(n))).collect();
+                Ok::<_, EngineError>(nms::suppress(heads::decode(&engine.heads(&maps)?)).len())
+            },
+        )?;
+        known.extend(encode.into_iter().zip(features));
+        Ok(())
     }
-}
-
-/// Heads, decoding and suppression of one slot between its neighbours.
-fn boxes(engine: &mut dyn Engine, features: &[Features], i: usize) -> Result<usize, EngineError> {
-    let half = engine.context() / 2;
-    let window: Vec<&Features> = (0..engine.context()).map(|n| &features[(i + n).saturating_sub(half).min(features.len() - 1)]).collect();
-    Ok(nms::suppress(heads::decode(&engine.heads(&window)?)).len())
 }
