@@ -1,22 +1,17 @@
 //! One association: negotiation, then messages until release, abort or silence.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, AssociationRQ, Pdu, read_pdu, write_pdu};
 
 use super::ReceiveEvent;
-use super::backlog::Backlog;
-use super::ledger::Ledger;
-use super::listener::{ReceiveOptions, ReceiveStats};
+use super::context::{Context, Tally};
 use super::peers::Refusal;
 use super::roster::Seat;
 use super::services::negotiate;
 use super::session::Session;
-use super::spool::Spool;
 use super::stream::Link;
 use super::wire::{self, WireError, pdu};
 
@@ -26,41 +21,6 @@ const ABORT: Pdu = Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(AbortRQ
 pub const ARTIM: Duration = Duration::from_secs(30);
 /// A peer that asked for storage commitment and neither sends nor releases for so long waits for the report on the same association.
 pub const REPORT_AFTER: Duration = Duration::from_millis(300);
-
-/// What an association works with.
-pub struct Context<'a> {
-    /// Policy and limits.
-    pub options: &'a ReceiveOptions,
-    /// Where objects go.
-    pub spool: &'a Spool,
-    /// Who is told.
-    pub events: &'a Sender<ReceiveEvent>,
-    /// Where requests for storage commitment go.
-    pub ledger: &'a Ledger,
-    /// What peers hold of the spool.
-    pub backlog: &'a Backlog,
-    /// Counters.
-    pub stats: &'a ReceiveStats,
-    /// Number of this association.
-    pub number: u64,
-    /// Where it comes from.
-    pub peer: SocketAddr,
-    /// When it was accepted.
-    pub since: Instant,
-}
-
-/// How it went, for the log line.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// AE title of the peer.
-    pub calling: String,
-    /// Objects answered with Success.
-    pub objects: usize,
-    /// Objects answered with a failure.
-    pub refused: usize,
-    /// Bytes of data sets stored.
-    pub bytes: u64,
-}
 
 /// Serves one connection to its end; writes one log line.
 pub fn serve(stream: &mut impl Link, seat: &mut Seat, context: &Context<'_>) {

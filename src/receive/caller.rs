@@ -11,10 +11,10 @@ use dicom_ul::pdu::{
 
 use super::commitment::{CLASS, TRANSFER_SYNTAXES};
 use super::dimse;
-use super::services::{APPLICATION_CONTEXT, IMPLEMENTATION_CLASS, IMPLEMENTATION_VERSION};
+use super::services::{IMPLEMENTATION_CLASS, IMPLEMENTATION_VERSION};
 use super::stream::{Link, Socket, Stream};
 use super::tls::Tls;
-use super::wire::{self, Message, WireError, pdu};
+use super::wire::{self, APPLICATION_CONTEXT, Message, WireError, pdu};
 
 /// A peer that cannot be reached within this is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::ReceiveEvent;
-use super::association::{Context, serve};
+use super::association::serve;
 use super::backlog::Backlog;
-use super::latency::Latency;
+use super::context::{Context, ReceiveOptions, ReceiveStats};
 use super::ledger::Ledger;
-use super::peers::{Admission, Refusal};
+use super::peers::Refusal;
 use super::roster::{Roster, Seat};
 use super::spool::Spool;
 use super::stream::{Socket, Stream};
@@ -24,51 +24,6 @@ use super::tls::Tls;
 /// Connections that were turned away and stay open until as many others were: closing one at once, with its request unread, would reset it before the
 /// peer has read why.
 const MOST_LINGERING: usize = 16;
-
-/// Policy and limits of the receiving side.
-#[derive(Debug, Clone)]
-pub struct ReceiveOptions {
-    /// Address to listen on; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Whom we answer.
-    pub admission: Admission,
-    /// Associations at once.
-    pub max_associations: usize,
-    /// Associations at once from one address, where no peers are configured.
-    pub max_associations_per_peer: usize,
-    /// A silent association ends after this.
-    pub idle_timeout: Duration,
-    /// Larger objects are refused.
-    pub max_object_bytes: u64,
-}
-
-/// Counters since the start.
-#[derive(Debug, Default)]
-pub struct ReceiveStats {
-    /// Associations accepted.
-    pub associations: AtomicU64,
-    /// Associations rejected, in the order of [`Refusal::ALL`].
-    pub rejected: [AtomicU64; Refusal::ALL.len()],
-    /// Connections whose TLS handshake failed.
-    pub handshakes_failed: AtomicU64,
-    /// Objects answered with Success.
-    pub objects: AtomicU64,
-    /// Objects answered with a failure.
-    pub refused: AtomicU64,
-    /// Bytes of data sets stored.
-    pub bytes: AtomicU64,
-    /// From the command of a C-STORE to its response.
-    pub store_time: Latency,
-}
-
-impl ReceiveStats {
-    /// Counts a refused association.
-    pub fn refused_association(&self, refusal: Refusal) {
-        for (counter, _) in self.rejected.iter().zip(Refusal::ALL).filter(|(_, r)| *r == refusal) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
 
 /// Why the port cannot be opened.
 #[derive(Debug, thiserror::Error)]

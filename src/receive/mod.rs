@@ -4,6 +4,7 @@ pub mod association;
 pub mod backlog;
 pub mod caller;
 pub mod commitment;
+pub mod context;
 pub mod courier;
 pub mod dimse;
 pub mod latency;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use dicom_ul::pdu::AssociationRQ;
 
-use super::services::APPLICATION_CONTEXT;
+use super::wire::APPLICATION_CONTEXT;
 
 /// A range of addresses, written `10.1.0.0/16`, `fd00::/8` or as one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,8 +12,6 @@ use super::wire;
 
 /// Verification SOP Class.
 pub const VERIFICATION: &str = "1.2.840.10008.1.1";
-/// DICOM's one application context (PS3.7 annex A).
-pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 /// Of the association responses (PS3.7 D.3.3.2).
 pub const IMPLEMENTATION_CLASS: &str = "2.25.104353216174283041617351293172054011713";
 /// Of the association responses.
@@ -157,7 +155,7 @@ pub fn negotiate(request: &AssociationRQ, peer: Option<&Peer>) -> (AssociationAC
         protocol_version: 1,
         calling_ae_title: request.calling_ae_title.clone(),
         called_ae_title: request.called_ae_title.clone(),
-        application_context_name: APPLICATION_CONTEXT.into(),
+        application_context_name: wire::APPLICATION_CONTEXT.into(),
         presentation_contexts: results,
         user_variables: said.into_iter().chain(roles).collect(),
     };
@@ -174,7 +172,7 @@ mod tests {
             protocol_version: 1,
             calling_ae_title: "CT".into(),
             called_ae_title: "LESIONWATCH".into(),
-            application_context_name: APPLICATION_CONTEXT.into(),
+            application_context_name: wire::APPLICATION_CONTEXT.into(),
             presentation_contexts,
             user_variables: Vec::new(),
         }

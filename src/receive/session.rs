@@ -6,8 +6,8 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
-use super::association::{Context, Tally};
 use super::commitment;
+use super::context::{Context, Tally};
 use super::courier;
 use super::dimse::{self, C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, Command, N_ACTION_RQ, N_EVENT_REPORT_RSP, status};
 use super::ledger::Ledger;

@@ -9,6 +9,8 @@ use super::stream::Link;
 
 /// Largest P-DATA-TF accepted, and announced, bytes of its variable part.
 pub const MOST_PDATA_BYTES: u32 = 131_072;
+/// DICOM's one application context (PS3.7 annex A).
+pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 /// 128 presentation contexts with a dozen transfer syntaxes each come to less than half of this.
 const MOST_ASSOCIATE_BYTES: u32 = 256 * 1024;
 /// A-RELEASE-RQ, whole.

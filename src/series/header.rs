@@ -1,44 +1,18 @@
-//! One instance's header → [`SliceHeader`]. Reads up to the pixel data, tolerates missing optional attributes, never panics. Attributes are asked for with
-//! `get`: the library's error about a missing one takes a backtrace, a sixth of the time of reading headers.
+//! One instance's header → [`SliceHeader`]. Reads up to the pixel data, tolerates missing optional attributes, never panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
-use dicom_object::{DefaultDicomObject, InMemDicomObject};
+use dicom_object::DefaultDicomObject;
 
+pub use super::values::HeaderError;
+use super::values::{MOST_IMAGE_TYPES, code_string, floats, int, text, uid};
 use super::{SliceHeader, multiframe, part10};
-
-/// Values of Image Type that are looked at: four are defined (PS3.3 C.8.2.1.1.1), makers append some.
-pub(super) const MOST_IMAGE_TYPES: usize = 16;
 
 /// What is large without being pixels (documents, waveforms, contours, raw data) stands behind the description of the image, group 0028.
 const BEHIND_IMAGE: Tag = Tag(0x0029, 0x0000);
-
-/// Why a header could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HeaderError {
-    /// Not a Part 10 file, or damaged.
-    #[error("header not readable: {0}")]
-    Unreadable(String),
-    /// An identifier that everything hangs on is missing or empty.
-    #[error("{name} {tag} is missing or empty")]
-    Missing {
-        /// Attribute name.
-        name: &'static str,
-        /// Its tag.
-        tag: Tag,
-    },
-    /// The functional groups are not those of as many frames.
-    #[error("Number of Frames (0028,0008) says {said}, Per-Frame Functional Groups (5200,9230) are those of {found}")]
-    Frames {
-        /// (0028,0008)
-        said: u32,
-        /// Items.
-        found: usize,
-    },
-}
 
 /// Reads the header of `path` as that of one object, whatever number of frames it has.
 ///
@@ -109,44 +83,6 @@ fn whole(path: &Path, object: &DefaultDicomObject) -> Result<SliceHeader, Header
     })
 }
 
-/// A value as text, `None` where absent or empty.
-pub(super) fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
-    let value = object.get(tag)?.to_str().ok()?;
-    let value = value.trim_matches(['\0', ' ']);
-    (!value.is_empty()).then(|| value.to_owned())
-}
-
-/// A value as a CS (PS3.5 6.2) may stand in a document or a sentence: 16 of A-Z, 0-9, space and _. Peers write anything, of any length; small
-/// letters are meant as capitals, everything else becomes _.
-pub(super) fn code_string(raw: &str) -> String {
-    let cut: String = raw
-        .trim()
-        .chars()
-        .take(16)
-        .map(|c| c.to_ascii_uppercase())
-        .map(|c| if c.is_ascii_uppercase() || c.is_ascii_digit() || c == ' ' { c } else { '_' })
-        .collect();
-    cut.trim_end().to_owned()
-}
-
-/// A UID, in bounds: up to 64 visible ASCII characters (PS3.5 9.1 has digits and dots; offline files have more).
-fn uid(object: &InMemDicomObject, tag: Tag) -> Option<String> {
-    let value: String = text(object, tag)?.chars().filter(char::is_ascii_graphic).take(64).collect();
-    (!value.is_empty()).then_some(value)
-}
-
-fn int(object: &InMemDicomObject, tag: Tag) -> Option<i64> {
-    let element = object.get(tag)?;
-    element.to_int::<i64>().ok().or_else(|| element.to_float64().ok().filter(|v| v.is_finite()).map(|v| v as i64))
-}
-
-/// Exactly `N` finite numbers.
-pub(super) fn floats<const N: usize>(object: &InMemDicomObject, tag: Tag) -> Option<[f64; N]> {
-    let values = object.get(tag)?.to_multi_float64().ok()?;
-    let values: [f64; N] = values.try_into().ok()?;
-    values.iter().all(|v| v.is_finite()).then_some(values)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -163,6 +99,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_writes_reaches_documents_in_bounds() {
+        use super::super::values::code_string;
         assert_eq!(code_string("CT"), "CT");
         assert_eq!(code_string(" Chest/Abdomen "), "CHEST_ABDOMEN");
         assert_eq!(code_string("<script>\u{1b}[31m\n\u{e9}"), "_SCRIPT___31M__");

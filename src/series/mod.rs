@@ -9,6 +9,7 @@ pub mod nesting;
 pub mod part10;
 pub mod settle;
 pub mod stack;
+pub mod values;
 
 use std::path::PathBuf;
 

@@ -5,7 +5,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, InMemDicomObject};
 
-use super::header::{HeaderError, MOST_IMAGE_TYPES, code_string, floats, text};
+use super::values::{HeaderError, MOST_IMAGE_TYPES, code_string, floats, text};
 use super::{FrameOf, SliceHeader};
 
 /// Classes whose frames are slices.

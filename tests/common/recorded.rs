@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use lesionwatch::receive::association::{Context, serve};
+use lesionwatch::receive::association::serve;
 use lesionwatch::receive::backlog::Backlog;
+use lesionwatch::receive::context::{Context, ReceiveOptions, ReceiveStats};
 use lesionwatch::receive::ledger::Ledger;
-use lesionwatch::receive::listener::{ReceiveOptions, ReceiveStats};
 use lesionwatch::receive::peers::{Admission, Peer};
 use lesionwatch::receive::roster::Seat;
 use lesionwatch::receive::spool::Spool;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
 
-use super::marked::{self, KeySlice, Mark, Split, Stack};
+use super::key_slice::{KeySlice, Mark, Split, Stack};
 use super::picture::Unreadable;
 use super::row::{Columns, Numbers, Row};
 use crate::error::{Class, Failure};
@@ -104,7 +104,7 @@ pub struct Images {
 ///
 /// # Errors
 /// As [`rows`]; a table without one usable row.
-pub fn open(table: &Path) -> Result<(Images, Vec<KeySlice>), Failure> {
+pub fn open(table: &Path) -> Result<(Images, Vec<KeySlice<Place>>), Failure> {
     let writer = Writer::of(table)?;
     let mut keys: BTreeMap<Numbers, (Split, Place, Vec<Mark>, bool)> = BTreeMap::new();
     let (mut count, mut left_out) = (0usize, 0usize);
@@ -134,10 +134,10 @@ pub fn open(table: &Path) -> Result<(Images, Vec<KeySlice>), Failure> {
             table.display()
         );
     }
-    let keys: Vec<KeySlice> = keys
+    let keys: Vec<KeySlice<Place>> = keys
         .into_values()
         .filter(|(.., spoilt)| !spoilt)
-        .map(|(split, place, marks, _)| KeySlice { split, marks: marks.into_boxed_slice(), place: marked::Place::Release(place) })
+        .map(|(split, place, marks, _)| KeySlice { split, marks: marks.into_boxed_slice(), place })
         .collect();
     if keys.is_empty() {
         return Err(Failure::new(Class::Data, format!("{}: none of its {count} rows can be used", table.display())));

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::key_slice::{self, Stack};
+pub use super::key_slice::{Mark, Split};
 use super::picture::{self, Unreadable};
 use super::{Scan, ScanSlice, deeplesion, truth_table};
 use crate::error::{Class, Failure};
@@ -19,53 +21,6 @@ use crate::volume::slots::{self, Slot, SlotGrid};
 /// Damaged files that are named on stderr; beyond, they are only counted.
 const MOST_NAMED: usize = 100;
 
-/// A part of a dataset; a patient is in one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    /// To train on.
-    Train,
-    /// To steer by.
-    Validation,
-    /// To judge by, once.
-    Test,
-}
-
-impl Split {
-    /// Of `Train_Val_Test`: 1, 2, 3.
-    #[must_use]
-    pub const fn of_code(code: u8) -> Self {
-        match code {
-            1 => Self::Train,
-            2 => Self::Validation,
-            _ => Self::Test,
-        }
-    }
-
-    /// As reports and the command line call it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Validation => "validation",
-            Self::Test => "test",
-        }
-    }
-}
-
-/// A lesion on its key slice; pixels of the image, 0 at the centre of the first one.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Mark {
-    /// x1, y1, x2, y2, DeepLesion's convention.
-    pub box_px: [f32; 4],
-    /// Ends of the long axis, then of the short one, where drawn.
-    pub points: Option<[[f32; 2]; 4]>,
-    /// Index into [`crate::detect::TYPE_NAMES`], where known.
-    pub lesion_type: Option<u8>,
-    /// Looks wrong: neither to be found nor to be held against anyone.
-    pub noisy: bool,
-}
-
 /// Where the images of a key slice are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Place {
@@ -73,28 +28,6 @@ pub enum Place {
     Release(deeplesion::Place),
     /// In DICOM files of an image table.
     Dicom(truth_table::Place),
-}
-
-/// An image with its marks.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KeySlice {
-    /// Part of the dataset.
-    pub split: Split,
-    /// At least one.
-    pub marks: Box<[Mark]>,
-    /// Its images.
-    pub place: Place,
-}
-
-/// The slices round a key slice, not yet read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Stack {
-    /// In-plane geometry.
-    pub grid: ImageGrid,
-    /// Distance of neighbouring slices, mm.
-    pub interval_mm: f64,
-    /// Position relative to the key slice (0), mm, rising, and file.
-    pub slices: Vec<(f64, PathBuf)>,
 }
 
 /// A key slice with as much of its context as was asked for.
@@ -179,6 +112,9 @@ impl Layout {
     }
 }
 
+/// A key slice of either.
+type KeySlice = key_slice::KeySlice<Place>;
+
 /// Where images come from.
 enum Images {
     Release(deeplesion::Images),
@@ -202,11 +138,11 @@ impl MarkedSlices {
         let (images, keys) = match Layout::of(path)? {
             Layout::Release(table) => {
                 let (images, keys) = deeplesion::open(&table)?;
-                (Images::Release(images), keys)
+                (Images::Release(images), keys.into_iter().map(|k| k.at(Place::Release)).collect())
             }
             Layout::TruthTable(folder) => {
                 let (images, keys) = truth_table::open(&folder)?;
-                (Images::Dicom(images), keys)
+                (Images::Dicom(images), keys.into_iter().map(|k| k.at(Place::Dicom)).collect())
             }
         };
         Ok(Self { root: path.to_owned(), images, keys, trouble: Arc::default() })

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::marked::{self, KeySlice, Mark, Split, Stack};
+use super::key_slice::{KeySlice, Mark, Split, Stack};
 use super::picture::Unreadable;
 use crate::detect::TYPE_NAMES;
 use crate::error::{Class, Failure};
@@ -63,7 +63,7 @@ pub fn study(folder: &Path) -> Result<Study, Failure> {
 ///
 /// # Errors
 /// Tables that do not fit, an image with marks but without a path.
-pub fn open(folder: &Path) -> Result<(Images, Vec<KeySlice>), Failure> {
+pub fn open(folder: &Path) -> Result<(Images, Vec<KeySlice<Place>>), Failure> {
     let study = study(folder)?;
     let mut images = Images { root: folder.to_owned(), files: Vec::new(), cases: Vec::new() };
     let mut cases: HashMap<(&str, &str), u32> = HashMap::new();
@@ -83,11 +83,7 @@ pub fn open(folder: &Path) -> Result<(Images, Vec<KeySlice>), Failure> {
         }
         images.cases[case as usize].0.push(image);
         if !slice.marks.is_empty() {
-            keys.push(KeySlice {
-                split: split_of(&slice.patient),
-                marks: marks(slice),
-                place: marked::Place::Dicom(Place { case, image }),
-            });
+            keys.push(KeySlice { split: split_of(&slice.patient), marks: marks(slice), place: Place { case, image } });
         }
     }
     Ok((images, keys))

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::images::{Index, Stack};
 use super::lesion::Lesion;
 use super::mark::{Document, Reason, Refusal};
+use super::numbers::Numbers;
 use super::review::Line;
 use super::rules::suspicions;
 use super::table::Row;
@@ -26,25 +27,6 @@ const CONTEXT_MM: f64 = 30.0;
 const CONTEXT_SLACK_MM: f64 = 0.01;
 /// Stored value of 0 HU.
 const ZERO_HU: i32 = 32768;
-
-/// Numbers of a written series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Numbers {
-    /// From 1, by hash.
-    pub patient: usize,
-    /// From 1, by date.
-    pub study: usize,
-    /// From 1, by series number.
-    pub series: usize,
-}
-
-impl Numbers {
-    /// Name of its folder.
-    #[must_use]
-    pub fn folder(self) -> String {
-        format!("{:06}_{:02}_{:02}", self.patient, self.study, self.series)
-    }
-}
 
 /// What was written.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ pub mod images;
 pub mod lesion;
 pub mod line_pair;
 pub mod mark;
+pub mod numbers;
 pub mod place;
 pub mod presentation_state;
 pub mod review;

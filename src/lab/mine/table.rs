@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::harvest::Numbers;
 use super::images::Stack;
 use super::lesion::Lesion;
+use super::numbers::Numbers;
 use super::rules::{bounding_box, lengths, split};
 use crate::error::{Class, Failure};
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::harvest::Numbers;
+use super::numbers::Numbers;
 use super::rules::{Points, bounding_box, lengths};
 use crate::detect::TYPE_NAMES;
 use crate::error::{Class, Failure};

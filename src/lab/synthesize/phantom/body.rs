@@ -4,9 +4,9 @@ use rand::Rng;
 
 use super::blob::{Blob, Section, section};
 use super::canvas::{Canvas, Clip, coverage};
+use super::painter::Painter;
 use super::phase::Phase;
 use super::tissue::{Spot, Tissue, soft};
-use super::tube::Tube;
 use super::{bowel, chest, vessels, viscera, wall};
 
 /// Air.
@@ -18,23 +18,6 @@ const SKIN_MM: f32 = 1.8;
 const LAYER_MM: f32 = 6.5;
 /// Layers end this far from the cavity.
 const WALL_MM: f32 = 20.0;
-
-/// One part.
-pub enum Painter {
-    /// An upright one.
-    Blob(Blob),
-    /// One along a line.
-    Tube(Tube),
-}
-
-impl Painter {
-    fn paint(&self, canvas: &mut Canvas<'_>) {
-        match self {
-            Self::Blob(b) => b.paint(canvas),
-            Self::Tube(t) => t.paint(canvas),
-        }
-    }
-}
 
 /// One person at one time.
 pub struct Body {

@@ -2,8 +2,8 @@
 
 use rand::Rng;
 
-use super::body::Painter;
 use super::canvas::Clip::Abdomen;
+use super::painter::Painter;
 use super::phase::Phase;
 use super::tissue::{Content, Tissue};
 use super::tube::{Knot, Tube, knot, unit};

@@ -10,6 +10,7 @@ mod canvas;
 mod chest;
 mod grain;
 mod lattice;
+mod painter;
 mod phase;
 mod tissue;
 mod tube;

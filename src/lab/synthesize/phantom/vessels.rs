@@ -3,8 +3,8 @@
 use rand::Rng;
 
 use super::blob::Blob;
-use super::body::Painter;
 use super::canvas::Clip::{Abdomen, Free};
+use super::painter::Painter;
 use super::phase::Phase;
 use super::tissue::{Tissue, soft};
 use super::tube::{Knot, Tube, knot};

@@ -3,8 +3,8 @@
 use rand::Rng;
 
 use super::blob::{Blob, Section, section};
-use super::body::Painter;
 use super::canvas::Clip::Abdomen;
+use super::painter::Painter;
 use super::phase::Phase;
 use super::tissue::{Content, Tissue, soft};
 use super::tube::{Knot, Tube, knot};
