@@ -9,7 +9,7 @@ use dicom_object::DefaultDicomObject;
 
 pub use super::values::HeaderError;
 use super::values::{MOST_IMAGE_TYPES, code_string, floats, int, text, uid};
-use super::{SliceHeader, multiframe, part10};
+use super::{SliceHeader, multiframe, nesting, part10};
 
 /// What is large without being pixels (documents, waveforms, contours, raw data) stands behind the description of the image, group 0028.
 const BEHIND_IMAGE: Tag = Tag(0x0029, 0x0000);
@@ -41,7 +41,7 @@ pub fn slices(path: &Path) -> Result<Vec<SliceHeader>, HeaderError> {
 /// The parser is not ours: whatever it does on a damaged file is an error of that file.
 fn guarded<T>(path: &Path, read: impl FnOnce(&DefaultDicomObject) -> Result<T, HeaderError>) -> Result<T, HeaderError> {
     let open = || match part10::open(path, Some(tags::PIXEL_DATA)) {
-        Err(e) if e.contains(part10::TOO_LONG) => part10::open(path, Some(BEHIND_IMAGE)),
+        Err(e) if e.contains(nesting::TOO_LONG) => part10::open(path, Some(BEHIND_IMAGE)),
         other => other,
     };
     let all = || read(&open().map_err(HeaderError::Unreadable)?);

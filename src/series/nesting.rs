@@ -11,8 +11,8 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{StandardDataDictionary, tags};
 
-use super::part10::TOO_LONG;
-
+/// How the error of a header that is too long begins, here and in `part10`.
+pub const TOO_LONG: &str = "header longer than";
 /// More elements, items and values of text is no header: 4096 frames with their functional groups have a third of it.
 pub const MOST_PARTS: u64 = 1_000_000;
 /// Deeper is no object of any modality (reports with their content trees stay below 20).

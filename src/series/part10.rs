@@ -10,16 +10,13 @@ use dicom_object::meta::FileMetaTableBuilder;
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
 use flate2::read::DeflateDecoder;
 
-use super::nesting::Guard;
+use super::nesting::{Guard, TOO_LONG};
 
 /// No element of the file meta information is as long as this (0002,0102 aside, which is private to its writer).
 const MOST_META_VALUE: u32 = 64 * 1024;
 
 /// What stands before the pixels is at most this: the functional groups of some thousand frames are a tenth of it. Headers are held in memory.
 const MOST_HEADER_BYTES: u64 = 64 << 20;
-
-/// How the error of a longer one begins.
-pub(super) const TOO_LONG: &str = "header longer than";
 
 /// What the library would inflate as a whole: Deflated Explicit VR Little Endian, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate. And what is inside.
 const DEFLATED: [&str; 3] = ["1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"];
