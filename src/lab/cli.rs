@@ -142,9 +142,9 @@ struct EvaluateArgs {
 
 #[derive(Debug, Args)]
 struct ExportArgs {
-    /// Folder of checkpoints
-    #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
+    /// Folder of checkpoints; of several runs that began from the same weights (repeat it) the mean is taken, which usually finds more than any of them
+    #[arg(long, value_name = "DIR", required = true)]
+    checkpoint: Vec<PathBuf>,
     /// Folder with one folder of DICOM a CT series, and REAL-DISEASE.csv
     #[arg(long, value_name = "DIR")]
     ct: PathBuf,

@@ -1,6 +1,6 @@
 //! A checkpoint → a bundle: folded weights, ONNX, self-test, calibration and operating points measured on the series kept for validation.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::calibrate;
@@ -50,21 +50,23 @@ fn internal(e: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Internal, e.to_string())
 }
 
-/// Writes the bundle. `scans` is the validation series only; `series` is its folder of DICOM.
+/// Writes the bundle of the mean of `runs`. `scans` is the validation series only; `series` is its folder of DICOM.
 ///
 /// # Errors
 /// A damaged checkpoint, another network to blend with, an unreadable series, I/O.
-pub fn run(folder: &Path, scans: &[Scan], series: &Path, about: &About, blend: Option<&Blend>, out: &Path) -> Result<(), Failure> {
+pub fn run(runs: &[PathBuf], scans: &[Scan], series: &Path, about: &About, blend: Option<&Blend>, out: &Path) -> Result<(), Failure> {
     let sampler = &Sampler::new(scans.to_vec(), Vec::new(), 0.0).map_err(internal)?;
-    let (spec, mut weights, progress) = checkpoint::folded(folder)?;
-    let mut blended = String::new();
+    let (spec, mut weights, progress) = checkpoint::mean(runs)?;
+    let several = runs.len() > 1;
+    let mut blended = if several { format!(" Every weight is the mean of {} runs'.", runs.len()) } else { String::new() };
     if let Some(blend) = blend {
         let (name, share) = (&blend.bundle.description, blend.share);
         let mixed = weights.blended(&blend.bundle.weights, share);
         weights =
             mixed.map_err(|e| Failure::new(Class::Data, format!("--blend: {} {} and the checkpoint: {e}", name.name, name.version)))?;
         blended = format!(
-            " Every weight is the mean of the checkpoint's and of {} {}'s, which has {:.0} % of it.",
+            " Every weight is the mean of {} and of {} {}'s, which has {:.0} % of it.",
+            if several { format!("those of {} runs", runs.len()) } else { "the checkpoint's".into() },
             name.name,
             name.version,
             share * 100.0

@@ -29,6 +29,14 @@ pub struct Progress {
     pub minutes: f64,
 }
 
+impl Progress {
+    /// Of two runs together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { steps: self.steps + other.steps, samples: self.samples + other.samples, minutes: self.minutes + other.minutes }
+    }
+}
+
 fn io(path: &Path, e: &dyn std::fmt::Display) -> Failure {
     Failure::new(Class::Io, format!("{}: {e}", path.display()))
 }
@@ -146,6 +154,26 @@ pub fn folded(folder: &Path) -> Result<(NetworkSpec, FoldedWeights, Progress), F
     Ok((spec, weights, progress))
 }
 
+/// The mean of the weights of these runs, each with an equal share, and what they took together. Runs that began from the same weights lie close enough
+/// together that their mean is usually better than any of them (Wortsman et al. 2022, arXiv:2203.05482).
+///
+/// # Errors
+/// No run, a damaged checkpoint, another network.
+pub fn mean(runs: &[PathBuf]) -> Result<(NetworkSpec, FoldedWeights, Progress), Failure> {
+    let mut sum: Option<(NetworkSpec, FoldedWeights, Progress)> = None;
+    for (n, folder) in runs.iter().enumerate() {
+        let (spec, weights, progress) = folded(folder)?;
+        sum = Some(match sum {
+            None => (spec, weights, progress),
+            Some((first, so_far, before)) => {
+                let mixed = so_far.blended(&weights, 1.0 / (n as f32 + 1.0));
+                (first, mixed.map_err(|e| Failure::new(Class::Data, format!("{}: {e}", folder.display())))?, before.plus(progress))
+            }
+        });
+    }
+    sum.ok_or_else(|| Failure::new(Class::Usage, "--checkpoint: no run is named"))
+}
+
 /// The averaged weights of a training under way, folded for inference.
 ///
 /// # Errors
@@ -198,6 +226,32 @@ mod tests {
         assert_eq!(failure.class, Class::Io);
         assert!(failure.message.contains("step 9") && failure.message.contains("no earlier checkpoint"), "{failure}");
         assert!(!folder.path().join(PART).exists());
+    }
+
+    #[test]
+    fn the_mean_of_runs_has_an_equal_share_of_each_and_refuses_another_network() {
+        let run = |spec: &NetworkSpec, seed: u64| {
+            let folder = tempfile::tempdir().unwrap();
+            let net = TrainNet::new(spec, &Device::Cpu, seed).unwrap();
+            let progress = Progress { steps: 10, samples: 100, minutes: 1.0 };
+            save(folder.path(), spec, &net, &Optimizer::new(net.vars()).unwrap(), progress).unwrap();
+            (folder, net.fold().unwrap())
+        };
+        let tiny = NetworkSpec::tiny();
+        let runs: Vec<_> = (1..4).map(|seed| run(&tiny, seed)).collect();
+        let paths: Vec<PathBuf> = runs.iter().map(|(folder, _)| folder.path().to_owned()).collect();
+        let (spec, all, progress) = mean(&paths).unwrap();
+        assert_eq!((spec, progress), (tiny, Progress { steps: 30, samples: 300, minutes: 3.0 }));
+        for (name, layer) in &all.0 {
+            for (i, got) in layer.weights.iter().enumerate() {
+                let wanted = runs.iter().map(|(_, w)| w.0[name].weights[i]).sum::<f32>() / 3.0;
+                assert!((got - wanted).abs() < 1e-5, "{name}: {got}, {wanted}");
+            }
+        }
+        let other = run(&NetworkSpec { widths: [4, 8, 8, 8, 12], ..NetworkSpec::tiny() }, 1);
+        let e = mean(&[paths[0].clone(), other.0.path().to_owned()]).unwrap_err();
+        assert!(e.message.contains(&other.0.path().display().to_string()), "{e}");
+        assert_eq!(mean(&[]).unwrap_err().class, Class::Usage);
     }
 
     #[test]
