@@ -49,8 +49,8 @@ pub struct TrainArgs {
     /// Samples of one slot a step, and five twelfths as many where a sample is several slots
     #[arg(long, value_name = "N", default_value_t = train::BATCH as u32, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
-    /// Parts of the recipe to leave out, to know what they buy
-    #[arg(long, value_name = "PART,PART", value_delimiter = ',')]
+    /// Parts of the recipe to leave out, to know what they buy: plane-noise, bends, lung-grain, contrast-phases, tubes, grafts, exports, context
+    #[arg(long, value_name = "PART,PART", value_delimiter = ',', hide_possible_values = true)]
     without: Vec<Ingredient>,
     /// Sizes of the network, as the `network.toml` beside a checkpoint has them [default: the shipped network's]
     #[arg(long, value_name = "FILE.toml", conflicts_with = "init")]
