@@ -1,7 +1,7 @@
 //! One series through volume, detect and lesion: slots are encoded as soon as their slices are there, and what was computed is kept by what it was
 //! computed *from*. Work done while slices arrive is speculation; the result is that of the final set.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::detect::bundle::{Bundle, tolerance};
 use crate::detect::crew::Crew;
 use crate::detect::standby::Standby;
-use crate::detect::{Candidate, Engine, EngineError, Features, heads, nms};
+use crate::detect::{Candidate, Engine, EngineError, Features};
 use crate::lesion::link::{Track, link};
 use crate::lesion::{Lesion, measure, score};
 use crate::series::SliceHeader;
@@ -185,23 +185,11 @@ impl Analyst {
         if missing.is_empty() {
             return Ok(true);
         }
-        let needed: BTreeSet<usize> = missing.iter().flat_map(|i| layout.windows[*i].iter().copied()).collect();
-        let encode: Vec<usize> = needed.into_iter().filter(|i| !cache.features.contains_key(&layout.keys[*i])).collect();
-        let new = |slot: &usize| encode.binary_search(slot).ok();
-        let needs: Vec<Vec<usize>> = missing.iter().map(|i| layout.windows[*i].iter().filter_map(new).collect()).collect();
-        let known = &cache.features;
-        let (features, found) = crew.in_stages(
-            encode.len(),
-            |engine, n| self.encode(engine, plan, &layout, encode[n]),
-            &needs,
-            |engine, n, made| {
-                let map = |slot: &usize| new(slot).map_or_else(|| known.get(&layout.keys[*slot]), |n| made.of(n));
-                let window: Vec<&Features> = layout.windows[missing[n]].iter().filter_map(map).collect();
-                Ok::<_, AnalysisError>(nms::suppress(heads::decode(&engine.heads(&window)?)).to_vec())
-            },
-        )?;
-        cache.encoded += features.len();
-        cache.features.extend(encode.iter().map(|i| layout.keys[*i]).zip(features));
+        let windows: Vec<&[usize]> = missing.iter().map(|i| layout.windows[*i].as_slice()).collect();
+        let known = |slot: usize| cache.features.get(&layout.keys[slot]);
+        let (encoded, found) = crew.over_windows(&windows, known, |engine, slot| self.encode(engine, plan, &layout, slot))?;
+        cache.encoded += encoded.len();
+        cache.features.extend(encoded.into_iter().map(|(slot, maps)| (layout.keys[slot], maps)));
         cache.candidates.extend(missing.iter().map(|i| layout.key(*i)).zip(found));
         // Kept are the maps that slots still to be done will ask for: the turn's far edge, and the ends of a stack that still grows either way.
         let waiting = (0..layout.keys.len()).filter(|i| !cache.candidates.contains_key(&layout.key(*i)));

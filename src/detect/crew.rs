@@ -1,12 +1,13 @@
 //! Forks of one engine that work together, each on a thread of its own.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
-use super::{Engine, EngineError};
+use super::{Candidate, Engine, EngineError, Features, heads, nms};
 
-/// Slots computed between two looks at what else there is to do, for each engine: about an eighth of a second where a slot takes 17 ms.
+/// Slots computed between two looks at what else there is to do, for each engine: a quarter of a second on two cores that take 16 ms a slot.
 const SLOTS_A_TURN: usize = 8;
 /// The same of a large crew: their maps, some 4 MB a slot, are in memory at once.
 const MOST_SLOTS_A_TURN: usize = 48;
@@ -17,12 +18,11 @@ pub struct Crew {
 }
 
 /// What the first stage made so far, by its jobs' numbers.
-pub struct Made<'a, A>(&'a [OnceLock<A>]);
+struct Made<'a, A>(&'a [OnceLock<A>]);
 
 impl<A> Made<'_, A> {
     /// What job `n` made; there if the asking job said that it needs it.
-    #[must_use]
-    pub fn of(&self, n: usize) -> Option<&A> {
+    fn of(&self, n: usize) -> Option<&A> {
         self.0[n].get()
     }
 }
@@ -60,12 +60,39 @@ impl Crew {
         self.in_stages(items.len(), |engine, n| job(engine, items[n]), &[], |_, _, _| Ok(())).map(|(made, _)| made)
     }
 
+    /// Candidates of windows of slots, each of as many as the network's context; first `encode`s the slots in them whose maps are not `known`. Returns
+    /// those slots with their maps, rising, and the candidates in the windows' order.
+    ///
+    /// # Errors
+    /// As [`Crew::in_stages`].
+    pub fn over_windows<'a, E>(
+        &self,
+        windows: &[&[usize]],
+        known: impl Fn(usize) -> Option<&'a Features> + Sync,
+        encode: impl Fn(&mut dyn Engine, usize) -> Result<Features, E> + Sync,
+    ) -> Result<(Vec<(usize, Features)>, Vec<Vec<Candidate>>), E>
+    where
+        E: Send + From<EngineError>,
+    {
+        let slots: BTreeSet<usize> = windows.iter().copied().flatten().copied().collect();
+        let fresh: Vec<usize> = slots.into_iter().filter(|slot| known(*slot).is_none()).collect();
+        let place = |slot: &usize| fresh.binary_search(slot).ok();
+        let needs: Vec<Vec<usize>> = windows.iter().map(|window| window.iter().filter_map(place).collect()).collect();
+        let tell = |engine: &mut dyn Engine, n: usize, made: &Made<'_, Features>| {
+            let maps = |slot: &usize| place(slot).map_or_else(|| known(*slot), |n| made.of(n));
+            let window: Vec<&Features> = windows[n].iter().filter_map(maps).collect();
+            Ok(nms::suppress(heads::decode(&engine.heads(&window)?)).to_vec())
+        };
+        let (made, found) = self.in_stages(fresh.len(), |engine, n| encode(engine, fresh[n]), &needs, tell)?;
+        Ok((fresh.into_iter().zip(made).collect(), found))
+    }
+
     /// Two stages without a wait between them: `make` for every number below `first`, then `tell` for every entry of `needs`, which names the numbers
     /// that must have been made before. Who finds nothing left to make goes on to tell, and waits only for what its job needs. Results in order.
     ///
     /// # Errors
     /// The first failing job's, by number; an engine's that panicked. Nothing more is begun then.
-    pub fn in_stages<A, B, E>(
+    fn in_stages<A, B, E>(
         &self,
         first: usize,
         make: impl Fn(&mut dyn Engine, usize) -> Result<A, E> + Sync,

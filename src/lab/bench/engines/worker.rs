@@ -1,6 +1,6 @@
 //! One engine in a process of its own: says `ready`, then answers each line of stdin with a number.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::super::{machine, process};
 use crate::detect::crew::Crew;
-use crate::detect::{EngineError, Features, SlotInput, heads, nms, select};
+use crate::detect::{Engine, EngineError, Features, SlotInput, select};
 use crate::error::{Class, Failure};
 
 /// The slots' file in the folder.
@@ -111,22 +111,11 @@ impl Slots {
     fn turn(&self, slots: Range<usize>, n: usize, known: &mut BTreeMap<usize, Features>) -> Result<(), EngineError> {
         let half = self.context / 2;
         let window = |slot: usize| (slot..slot + self.context).map(|at| at.saturating_sub(half).min(n - 1)).collect::<Vec<_>>();
-        let needed: BTreeSet<usize> = slots.clone().flat_map(window).collect();
-        let encode: Vec<usize> = needed.into_iter().filter(|slot| !known.contains_key(slot)).collect();
-        let new = |slot: &usize| encode.binary_search(slot).ok();
-        let needs: Vec<Vec<usize>> = slots.clone().map(|slot| window(slot).iter().filter_map(new).collect()).collect();
-        let (features, _) = self.crew.in_stages(
-            encode.len(),
-            |engine, i| engine.encode(&self.slots[encode[i] % self.slots.len()]),
-            &needs,
-            |engine, i, made| {
-                let maps = window(slots.start + i);
-                let maps: Vec<&Features> =
-                    maps.iter().filter_map(|slot| new(slot).map_or_else(|| known.get(slot), |n| made.of(n))).collect();
-                Ok::<_, EngineError>(nms::suppress(heads::decode(&engine.heads(&maps)?)).len())
-            },
-        )?;
-        known.extend(encode.into_iter().zip(features));
+        let windows: Vec<Vec<usize>> = slots.map(window).collect();
+        let windows: Vec<&[usize]> = windows.iter().map(Vec::as_slice).collect();
+        let encode = |engine: &mut dyn Engine, slot: usize| engine.encode(&self.slots[slot % self.slots.len()]);
+        let (encoded, _) = self.crew.over_windows(&windows, |slot| known.get(&slot), encode)?;
+        known.extend(encoded);
         Ok(())
     }
 }
