@@ -6,8 +6,10 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 
 use super::{Source, backgrounds_of, sampler_of};
+use crate::detect::bundle::Bundle;
 use crate::detect::cuda;
 use crate::detect::network::NetworkSpec;
+use crate::detect::weights::FoldedWeights;
 use crate::error::{Class, Failure};
 use crate::lab::dataset::Scan;
 use crate::lab::dataset::marked::{MarkedSlices, Split};
@@ -15,7 +17,7 @@ use crate::lab::synthesize::Sampler;
 use crate::lab::synthesize::recipe::{Ingredient, Recipe};
 use crate::lab::train::mixture::Mixture;
 use crate::lab::train::validation::Validation;
-use crate::lab::train::{self, Length};
+use crate::lab::train::{self, Length, growth};
 
 /// Share of the harvest where none is named.
 const HARVEST_SHARE: f64 = 0.5;
@@ -52,8 +54,9 @@ pub struct TrainArgs {
     /// Parts of the recipe to leave out, to know what they buy: plane-noise, bends, lung-grain, contrast-phases, tubes, grafts, exports, context
     #[arg(long, value_name = "PART,PART", value_delimiter = ',', hide_possible_values = true)]
     without: Vec<Ingredient>,
-    /// Sizes of the network, as the `network.toml` beside a checkpoint has them [default: the shipped network's]
-    #[arg(long, value_name = "FILE.toml", conflicts_with = "init")]
+    /// Sizes of the network, as the `network.toml` beside a checkpoint has them; with --init a wider one than the bundle's, into which its weights grow
+    /// [default: the shipped network's, with --init the bundle's]
+    #[arg(long, value_name = "FILE.toml")]
     network: Option<PathBuf>,
     /// Seed of weights and samples
     #[arg(long, default_value_t = 1)]
@@ -106,11 +109,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         return Err(Failure::new(Class::Usage, format!("--validate: {every} is no number of minutes")));
     }
     let init = args.init.as_deref().map(|path| crate::shipped::open(Some(path))).transpose()?;
-    let spec = match (&init, &args.network) {
-        (Some(bundle), _) => bundle.description.network.clone(),
-        (None, Some(path)) => network(path)?,
-        (None, None) => NetworkSpec::cpu(),
-    };
+    let (spec, init) = start(init, args)?;
     let rate = args.rate.unwrap_or(if init.is_some() { train::RATE * 0.3 } else { train::RATE });
     let (device, where_it_is) = args.device.device()?;
     eprintln!("{where_it_is}");
@@ -120,7 +119,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         length: args.samples.map_or(Length::Minutes(args.minutes), |n| Length::Samples(n as usize)),
         in_context: !args.without.contains(&Ingredient::Context),
         seed: args.seed,
-        init: init.map(|b| b.weights),
+        init,
         rate,
         batch: args.batch as usize,
         device,
@@ -128,6 +127,20 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         validation: validation.zip(args.validate),
     };
     train::run(source, &options)
+}
+
+/// Which network, and the weights it starts from.
+fn start(init: Option<Bundle>, args: &TrainArgs) -> Result<(NetworkSpec, Option<FoldedWeights>), Failure> {
+    let asked = args.network.as_deref().map(network).transpose()?;
+    let Some(bundle) = init else {
+        return Ok((asked.unwrap_or_else(NetworkSpec::cpu), None));
+    };
+    let (from, weights) = (bundle.description.network, bundle.weights);
+    let Some(to) = asked.filter(|to| *to != from) else {
+        return Ok((from, Some(weights)));
+    };
+    let grown = growth::grown(&weights, &from, &to).map_err(|e| Failure::new(Class::Usage, format!("--network: {e}")))?;
+    Ok((to, Some(grown)))
 }
 
 /// Sizes of a network from a file.

@@ -2,6 +2,7 @@
 //! looks at a validation set as it goes.
 
 pub mod checkpoint;
+pub mod growth;
 pub mod loss;
 pub mod mixture;
 pub mod optimizer;
