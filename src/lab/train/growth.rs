@@ -63,11 +63,7 @@ fn layer(layer: &Layer, narrow: &Conv, wide: &Conv, rng: &mut StdRng) -> Result<
             narrow.name, narrow.inputs, narrow.outputs, wide.inputs, wide.outputs
         ));
     }
-    let place = |i: usize, narrow: usize, wide: usize| i * wide / narrow;
-    let mut old_output = vec![None; wide.outputs];
-    (0..narrow.outputs).for_each(|o| old_output[place(o, narrow.outputs, wide.outputs)] = Some(o));
-    let mut old_input = vec![None; wide.inputs];
-    (0..narrow.inputs).for_each(|i| old_input[place(i, narrow.inputs, wide.inputs)] = Some(i));
+    let (old_input, old_output) = (spread(narrow.inputs, wide.inputs), spread(narrow.outputs, wide.outputs));
     let cells = narrow.kernel * narrow.kernel;
     let deviation = (2.0 / (cells * wide.inputs) as f32).sqrt();
     // Uniform, of that deviation.
@@ -86,6 +82,13 @@ fn layer(layer: &Layer, narrow: &Conv, wide: &Conv, rng: &mut StdRng) -> Result<
     }
     let bias = old_output.iter().map(|o| o.map_or(0.0, |o| layer.bias[o])).collect();
     Ok(Layer { weights, bias })
+}
+
+/// Of each of `wide` channels the old one that stands there, if any.
+fn spread(narrow: usize, wide: usize) -> Vec<Option<usize>> {
+    let mut old = vec![None; wide];
+    (0..narrow).for_each(|i| old[i * wide / narrow] = Some(i));
+    old
 }
 
 #[cfg(test)]
