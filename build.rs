@@ -1,9 +1,13 @@
-//! Packs the sample CT and the shipped bundle into one tar each, so that the binary carries both and needs no file beside it. The bundle's ONNX graphs
+//! Packs the sample CT and the shipped bundle into one tar each, the bundle's gzipped, so that the binary carries both and needs no file beside it. The bundle's ONNX graphs
 //! stay out: its description and weights, which are in, say the same (4 MB less). `LESIONWATCH_SAMPLE_SLICES=N` takes the N slices in the sample's
 //! middle only, where its nodule is (0.2 MB a slice; board/build).
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::read::GzEncoder;
 
 /// How many slices of the sample go into the binary; all where it is not set.
 const SAMPLE_SLICES: &str = "LESIONWATCH_SAMPLE_SLICES";
@@ -21,7 +25,7 @@ fn main() {
         }
     };
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
-    for (folder, tar, most) in [("sample/LIDC-IDRI-0314", "sample.tar", slices), ("models/lesionwatch", "bundle.tar", usize::MAX)] {
+    for (folder, tar, most) in [("sample/LIDC-IDRI-0314", "sample.tar", slices), ("models/lesionwatch", "bundle.tar.gz", usize::MAX)] {
         println!("cargo::rerun-if-changed={folder}");
         if let Err(error) = pack(Path::new(folder), most, &out.join(tar)) {
             println!("cargo::error=cannot pack {folder}: {error}");
@@ -36,7 +40,7 @@ fn pack(folder: &Path, most: usize, tar: &Path) -> std::io::Result<()> {
     names.sort();
     let most = most.min(names.len());
     let first = (names.len() - most) / 2;
-    let mut builder = tar::Builder::new(fs::File::create(tar)?);
+    let mut builder = tar::Builder::new(Vec::new());
     for name in names.into_iter().skip(first).take(most) {
         let bytes = fs::read(folder.join(&name))?;
         let mut header = tar::Header::new_ustar();
@@ -45,5 +49,17 @@ fn pack(folder: &Path, most: usize, tar: &Path) -> std::io::Result<()> {
         header.set_cksum();
         builder.append_data(&mut header, &name, bytes.as_slice())?;
     }
-    builder.finish()
+    let bytes = builder.into_inner()?;
+    // The sample's slices are compressed already.
+    let packed = match tar.extension().is_some_and(|e| e == "gz") {
+        true => gzipped(&bytes)?,
+        false => bytes,
+    };
+    fs::write(tar, packed)
+}
+
+fn gzipped(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut packed = Vec::new();
+    GzEncoder::new(bytes, Compression::best()).read_to_end(&mut packed)?;
+    Ok(packed)
 }

@@ -13,9 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use flate2::Crc;
 
 /// Made and synced at once: one sync of the folder for so many objects. More than the associations of a busy hospital.
-const MADE_AT_ONCE: usize = 32;
+const MADE_AT_ONCE: usize = 128;
 /// Who takes one of so few makes more, while the others take what is left.
-const FEW: usize = 16;
+const FEW: usize = 64;
 /// PS3.10 7.1.
 pub const PREAMBLE_BYTES: usize = 128;
 const MAGIC: &[u8; 20] = b"lesionwatch spool 1\0";
