@@ -1,9 +1,8 @@
 //! RECIST axes of a lesion on its key slice: segmentation inside the detector's box, with the box as fallback. Pure.
 
 use crate::volume::HuImage;
+use crate::volume::frame::MARGIN_PX;
 
-/// DeepLesion's margin round the end points, pixels of the image.
-pub const MARGIN_PX: f32 = 5.0;
 /// A lesion differs from its surroundings by at least this, or no segmentation is tried, HU.
 const LEAST_CONTRAST_HU: f32 = 20.0;
 /// Largest share of the margin that a segmentation may fill before it counts as leaked.

@@ -117,9 +117,14 @@ pub fn read_within<'a>(
     if length > most {
         return Err(WireError::TooLong { kind, length });
     }
-    buffer.resize(length as usize, 0);
-    stream.read_exact(buffer).map_err(in_words)?;
-    Ok(Received { kind, body: buffer })
+    let length = length as usize;
+    // Never shorter again: a command between two data sets would have the buffer filled with zeros anew for each.
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+    let body = &mut buffer[..length];
+    stream.read_exact(body).map_err(in_words)?;
+    Ok(Received { kind, body })
 }
 
 fn in_words(e: io::Error) -> io::Error {

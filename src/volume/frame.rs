@@ -4,6 +4,9 @@ use super::HuImage;
 use super::body::PixelBox;
 use crate::series::SliceHeader;
 
+/// A lesion's box is the extent of its RECIST end points grown by this on each side, pixels: DeepLesion's rule, true of every row of its table. In a slot
+/// these are slot pixels, in an image the image's own.
+pub const MARGIN_PX: f32 = 5.0;
 /// Slot pixel where the body fits, mm.
 pub const SPACING_MM: f64 = 0.8;
 /// Slot width, pixels; 410 mm at [`SPACING_MM`].
@@ -111,13 +114,21 @@ impl Frame {
         [(x - self.origin_px[0]) / self.scale[0], (y - self.origin_px[1]) / self.scale[1]]
     }
 
-    /// A slot box as an image box, clipped to the image.
+    /// A lesion's box in the slot as its box in the image, clipped to it. [`MARGIN_PX`] is another length on either: the network, which sees slots alone,
+    /// cannot know how long it is on the image, so it is exchanged here. No box is smaller than its margins.
     #[must_use]
     pub fn box_to_image(&self, b: [f32; 4], grid: ImageGrid) -> [f32; 4] {
         let [x1, y1] = self.to_image([b[0].into(), b[1].into()]);
         let [x2, y2] = self.to_image([b[2].into(), b[3].into()]);
-        let (right, bottom) = (grid.cols as f64 - 1.0, grid.rows as f64 - 1.0);
-        [x1.clamp(0.0, right), y1.clamp(0.0, bottom), x2.clamp(0.0, right), y2.clamp(0.0, bottom)].map(|v| v as f32)
+        let side = |low: f64, high: f64, scale: f64, most: f64| {
+            let margin = f64::from(MARGIN_PX);
+            let half = ((high - low) / 2.0 - margin * scale + margin).max(margin);
+            let middle = (low + high) / 2.0;
+            [(middle - half).clamp(0.0, most), (middle + half).clamp(0.0, most)]
+        };
+        let [x1, x2] = side(x1, x2, self.scale[0], grid.cols as f64 - 1.0);
+        let [y1, y2] = side(y1, y2, self.scale[1], grid.rows as f64 - 1.0);
+        [x1, y1, x2, y2].map(|v| v as f32)
     }
 }
 
@@ -219,6 +230,24 @@ mod tests {
         assert_eq!((frame.height, frame.width, frame.spacing_mm), (512, 512, 0.8));
         let centre = frame.to_image([255.5, 255.5]);
         assert!((centre[0] - 255.5).abs() < 1e-9 && (centre[1] - 255.5).abs() < 1e-9);
+    }
+
+    /// A lesion of 6 mm by 9: its box on the image is its extent and 5 of the image's pixels, however long these are.
+    #[test]
+    fn the_margin_of_a_box_is_the_images_own() {
+        for spacing in [0.4, 0.54, 0.8, 1.37] {
+            let grid = ImageGrid { rows: 512, cols: 512, spacing_mm: [spacing, spacing] };
+            let frame = Frame::choose(grid, Some(PixelBox { x1: 60, y1: 60, x2: 450, y2: 450 }));
+            let centre = frame.to_slot([200.0, 300.0]).map(|v| v as f32);
+            let half = [3.0, 4.5].map(|mm: f64| (mm / frame.spacing_mm) as f32 + MARGIN_PX);
+            let found = frame.box_to_image([centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1]], grid);
+            let wanted = [3.0, 4.5].map(|mm: f64| (mm / spacing) as f32 + MARGIN_PX);
+            for (got, want) in found.iter().zip([200.0 - wanted[0], 300.0 - wanted[1], 200.0 + wanted[0], 300.0 + wanted[1]]) {
+                assert!((got - want).abs() < 1e-3, "{spacing}: {got} {want}");
+            }
+            let point = frame.box_to_image([centre[0], centre[1], centre[0], centre[1]], grid);
+            assert!((point[2] - point[0] - 2.0 * MARGIN_PX).abs() < 1e-3, "no box is smaller than its margins");
+        }
     }
 
     #[test]

@@ -5,10 +5,10 @@ use rand::rngs::StdRng;
 
 use super::marked::{Loaded, Mark, MarkedSlices};
 use crate::error::{Class, Failure};
-use crate::lab::mine::rules::MARGIN_PX;
 use crate::lab::synthesize::recipe::Recipe;
-use crate::lab::synthesize::warp::{self, View};
+use crate::lab::synthesize::warp::View;
 use crate::lab::synthesize::{self, CROP, SLOT_MM, Sample, Truth, UNKNOWN_TYPE};
+use crate::volume::frame::MARGIN_PX;
 
 /// Crops anywhere on the body: what key slices look like away from their lesions.
 const OFF_LESION: f64 = 0.2;
@@ -58,7 +58,7 @@ pub fn crop(loaded: &Loaded, marks: &[Mark], rng: &mut StdRng, slots: usize) -> 
     };
     let view = View::random(rng, centre, grid, pixel_mm, false);
     let planes = synthesize::crop(&loaded.scan, &loaded.grid, loaded.slot, slots, &view);
-    let margin = warp::margin_px(&loaded.scan, pixel_mm);
+    let margin = MARGIN_PX;
     let (mut truths, mut ignore) = (Vec::new(), Vec::new());
     for mark in marks {
         let truth = truth(mark, &view, margin);
@@ -73,7 +73,7 @@ fn truth(mark: &Mark, view: &View, margin: f32) -> Truth {
     let lesion_type = mark.lesion_type.map_or(UNKNOWN_TYPE, usize::from);
     let Some(points) = mark.points else {
         // Without end points the lesion is taken for the ellipse in its box.
-        let inset = MARGIN_PX as f32;
+        let inset = MARGIN_PX;
         let [x1, y1, x2, y2] = mark.box_px;
         let half = [((x2 - x1) / 2.0 - inset).max(0.5), ((y2 - y1) / 2.0 - inset).max(0.5)];
         let middle = [(x1 + x2) / 2.0, (y1 + y2) / 2.0];

@@ -7,9 +7,10 @@ use sha2::{Digest, Sha256};
 use super::mark::{Reason, Refusal};
 use crate::volume::HuImage;
 use crate::volume::body::PixelBox;
+use crate::volume::frame;
 
 /// The box is the extent of the end points grown by this on each side, pixels (true of every checked row of DeepLesion's table).
-pub const MARGIN_PX: f64 = 5.0;
+pub const MARGIN_PX: f64 = frame::MARGIN_PX as f64;
 /// Axes that cross at less are two lengths, not a pair (99 % of DeepLesion's pairs cross at more), degrees.
 pub const LEAST_CROSSING_DEG: f64 = 74.0;
 /// How far beyond its end a line may have to be drawn on to cross the other, as a share of its length: axes that just touch are a pair.

@@ -34,7 +34,7 @@ use self::site::{Part, Site, Sites};
 use self::warp::View;
 use super::dataset::Scan;
 use crate::detect::TYPE_NAMES;
-use crate::volume::frame::{Frame, Plane, interpolate, resample};
+use crate::volume::frame::{Frame, MARGIN_PX, Plane, interpolate, resample};
 use crate::volume::slots::{self, SlotGrid};
 use crate::volume::window::windows;
 
@@ -222,7 +222,7 @@ impl Sampler {
         ];
         let view = View::random(rng, centre, scan.grid, pixel_mm, self.recipe.has(Ingredient::Bends));
         let mut planes = crop(scan, grid, slot, slots, &view);
-        let margin = warp::margin_px(scan, pixel_mm);
+        let margin = MARGIN_PX;
         let slices = Slices {
             thickness_mm: scan.spacing_mm as f32,
             own_noise: self.recipe.has(Ingredient::PlaneNoise),

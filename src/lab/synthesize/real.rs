@@ -5,8 +5,9 @@ use std::path::Path;
 
 use rand::Rng;
 
-use super::{Planes, SLOT_MM, Truth, recist::MARGIN_PX};
+use super::{Planes, SLOT_MM, Truth};
 use crate::error::{Class, Failure};
+use crate::volume::frame::MARGIN_PX;
 use crate::volume::pixels;
 
 /// Width over which a pasted photograph fades into the crop, pixels.

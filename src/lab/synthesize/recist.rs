@@ -2,9 +2,6 @@
 
 use super::Truth;
 
-/// DeepLesion grows the extent of the four end points by this, pixels of the original image.
-pub const MARGIN_PX: f32 = 5.0;
-
 /// End points of both axes of a mask (`width` columns, row-major) as a radiologist draws them: the longest line, then the longest at right angles to it.
 /// `None` for less than `least` pixels.
 #[must_use]
@@ -53,7 +50,7 @@ pub fn box_of(points: &[[f32; 2]; 4], margin: f32) -> [f32; 4] {
     [x1 - margin, y1 - margin, x2 + margin, y2 + margin]
 }
 
-/// Axes and box of a mask as [`axes`] takes it, slot pixels; `margin` is [`MARGIN_PX`] in slot pixels.
+/// Axes and box of a mask as [`axes`] takes it, slot pixels; `margin` is DeepLesion's, in the same pixels.
 #[must_use]
 pub fn measure(mask: &[bool], width: usize, margin: f32, least: usize, lesion_type: usize) -> Option<Truth> {
     let points = axes(mask, width, least)?;

@@ -16,13 +16,14 @@ use super::density::Density;
 use super::dicom_out::{self, SeriesFacts, uid};
 use super::insert::{self, Slices};
 use super::kind::{Drawn, Kind};
-use super::recist::{self, MARGIN_PX};
+use super::recist;
 use super::shape::Shape;
 use super::site::{Site, Sites};
 use super::{Planes, choose, pick, place_of, sticks_out};
 use crate::detect::TYPE_NAMES;
 use crate::error::{Class, Failure};
 use crate::lab::dataset::Scan;
+use crate::volume::frame::MARGIN_PX;
 use crate::volume::pixels::{AIR_HU, MOST_HU};
 
 /// Lesions of a patient lie at most this far from where the first was looked for, mm: a series is not longer than it needs to be.

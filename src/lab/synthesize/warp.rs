@@ -3,7 +3,6 @@
 use rand::Rng;
 
 use super::CROP;
-use crate::lab::dataset::Scan;
 use crate::volume::body::PixelBox;
 use crate::volume::frame::{Frame, ImageGrid};
 
@@ -143,13 +142,6 @@ impl View {
         let over = |axis: usize, f: fn(f32, f32) -> f32, start: f32| border.iter().map(|p| p[axis]).fold(start, f);
         [over(0, f32::min, f32::MAX), over(1, f32::min, f32::MAX), over(0, f32::max, f32::MIN), over(1, f32::max, f32::MIN)]
     }
-}
-
-/// Size of DeepLesion's margin in pixels of a crop of `scan`.
-#[must_use]
-pub fn margin_px(scan: &Scan, pixel_mm: f64) -> f32 {
-    let [sy, sx] = scan.grid.spacing_mm;
-    (f64::from(super::recist::MARGIN_PX) * (sx * sy).sqrt() / pixel_mm) as f32
 }
 
 #[cfg(test)]
