@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use super::marked::{Loaded, Mark, MarkedSlices};
 use crate::error::{Class, Failure};
 use crate::lab::synthesize::recipe::Recipe;
+use crate::lab::synthesize::recist;
 use crate::lab::synthesize::warp::View;
 use crate::lab::synthesize::{self, CROP, SLOT_MM, Sample, Truth, UNKNOWN_TYPE};
 use crate::volume::frame::MARGIN_PX;
@@ -58,38 +59,30 @@ pub fn crop(loaded: &Loaded, marks: &[Mark], rng: &mut StdRng, slots: usize) -> 
     };
     let view = View::random(rng, centre, grid, pixel_mm, false);
     let planes = synthesize::crop(&loaded.scan, &loaded.grid, loaded.slot, slots, &view);
-    let margin = MARGIN_PX;
     let (mut truths, mut ignore) = (Vec::new(), Vec::new());
     for mark in marks {
-        let truth = truth(mark, &view, margin);
+        let truth = truth(mark, &view);
         if mark.noisy { ignore.push(truth.box_px) } else { truths.push(truth) }
     }
     synthesize::finish(planes, truths, ignore, &Recipe::default(), rng)
 }
 
 /// A mark in the coordinates of a crop. The box is drawn anew round the mapped end points, as DeepLesion's rule has it; turned as a box it would grow.
-fn truth(mark: &Mark, view: &View, margin: f32) -> Truth {
+fn truth(mark: &Mark, view: &View) -> Truth {
     let to_crop = |p: [f32; 2]| view.to_crop(p.map(f64::from));
     let lesion_type = mark.lesion_type.map_or(UNKNOWN_TYPE, usize::from);
     let Some(points) = mark.points else {
         // Without end points the lesion is taken for the ellipse in its box.
-        let inset = MARGIN_PX;
         let [x1, y1, x2, y2] = mark.box_px;
-        let half = [((x2 - x1) / 2.0 - inset).max(0.5), ((y2 - y1) / 2.0 - inset).max(0.5)];
+        let half = [((x2 - x1) / 2.0 - MARGIN_PX).max(0.5), ((y2 - y1) / 2.0 - MARGIN_PX).max(0.5)];
         let middle = [(x1 + x2) / 2.0, (y1 + y2) / 2.0];
         let (at, right, down) = (to_crop(middle), to_crop([middle[0] + half[0], middle[1]]), to_crop([middle[0], middle[1] + half[1]]));
-        let reach = |i: usize| (right[i] - at[i]).hypot(down[i] - at[i]) + margin;
+        let reach = |i: usize| (right[i] - at[i]).hypot(down[i] - at[i]) + MARGIN_PX;
         let box_px = [at[0] - reach(0), at[1] - reach(1), at[0] + reach(0), at[1] + reach(1)];
         return Truth { box_px, lesion_type, axes_px: None, angle_rad: 0.0 };
     };
     let p = points.map(to_crop);
-    let extent = |i: usize, f: fn(f32, f32) -> f32, start: f32| p.iter().map(|p| p[i]).fold(start, f);
-    let box_px = [
-        extent(0, f32::min, f32::MAX) - margin,
-        extent(1, f32::min, f32::MAX) - margin,
-        extent(0, f32::max, f32::MIN) + margin,
-        extent(1, f32::max, f32::MIN) + margin,
-    ];
+    let box_px = recist::box_of(&p);
     let way = |a: [f32; 2], b: [f32; 2]| [b[0] - a[0], b[1] - a[1]];
     let (mut long, mut short) = (way(p[0], p[1]), way(p[2], p[3]));
     let length = |v: [f32; 2]| v[0].hypot(v[1]);

@@ -333,7 +333,7 @@ mod tests {
                 let mut rng = StdRng::seed_from_u64(seed + 100);
                 let mut drawn = draw(&kind, &mut rng);
                 let mut planes = phantom(tissue_hu(&kind), 0.0, &mut rng);
-                let long = |mask: &[bool]| recist::measure(mask, SIZE, 0.0, 1, 0).unwrap().axes_px.unwrap()[0] * PIXEL_MM;
+                let long = |mask: &[bool]| recist::measure(mask, SIZE, 1, 0).unwrap().axes_px.unwrap()[0] * PIXEL_MM;
                 let mask = long(&section(&planes, PLANES / 2, &drawn.shape, CENTRE));
                 let slack = (0.1 * drawn.long_mm).max(1.5);
                 assert!((mask - drawn.long_mm).abs() <= slack, "{} seed {seed}: {mask:.1} mm, asked {:.1}", kind.name, drawn.long_mm);

@@ -34,7 +34,7 @@ use self::site::{Part, Site, Sites};
 use self::warp::View;
 use super::dataset::Scan;
 use crate::detect::TYPE_NAMES;
-use crate::volume::frame::{Frame, MARGIN_PX, Plane, interpolate, resample};
+use crate::volume::frame::{Frame, Plane, interpolate, resample};
 use crate::volume::slots::{self, SlotGrid};
 use crate::volume::window::windows;
 
@@ -222,7 +222,6 @@ impl Sampler {
         ];
         let view = View::random(rng, centre, scan.grid, pixel_mm, self.recipe.has(Ingredient::Bends));
         let mut planes = crop(scan, grid, slot, slots, &view);
-        let margin = MARGIN_PX;
         let slices = Slices {
             thickness_mm: scan.spacing_mm as f32,
             own_noise: self.recipe.has(Ingredient::PlaneNoise),
@@ -239,7 +238,7 @@ impl Sampler {
             self.grafts(rng, &mut planes, places, &view, pixel_mm);
         }
         if pasted && let Some(lesion) = self.pasted(rng) {
-            let (truth, patch) = lesion.paste(&mut planes, margin, rng)?;
+            let (truth, patch) = lesion.paste(&mut planes, rng)?;
             truths.push(truth);
             ignore.push(patch);
         }
@@ -252,7 +251,7 @@ impl Sampler {
                 (0..MOST_DRAWS).filter_map(|_| place_of(rng, &self.density, places, kind).map(to_crop)).find(within)
             };
             let Some(place) = place else { continue };
-            if let Some(truth) = self.lesion(rng, &mut planes, kind, places, place, margin, slices) {
+            if let Some(truth) = self.lesion(rng, &mut planes, kind, places, place, slices) {
                 truths.retain(|t| crate::detect::nms::iou(t.box_px, truth.box_px) < 0.2);
                 truths.push(truth);
             }
@@ -272,17 +271,7 @@ impl Sampler {
         choose(rng, &fitting).copied()
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn lesion(
-        &self,
-        rng: &mut StdRng,
-        planes: &mut Planes,
-        kind: &Kind,
-        places: &Sites,
-        place: [f32; 2],
-        margin: f32,
-        slices: Slices,
-    ) -> Option<Truth> {
+    fn lesion(&self, rng: &mut StdRng, planes: &mut Planes, kind: &Kind, places: &Sites, place: [f32; 2], slices: Slices) -> Option<Truth> {
         let lesion_type = kind.type_in(places.part)?;
         if matches!(kind.site, Site::Lung | Site::Muscle | Site::Fat | Site::Subcutaneous) && rng.random_bool(self.real_share(kind.site)) {
             let in_lung = kind.site == Site::Lung;
@@ -290,7 +279,7 @@ impl Sampler {
             if let Some(lesion) = choose(rng, &fitting) {
                 let wanted_mm = kind.long_mm(rng);
                 let shrink = if in_lung { rng.random_range(0.7..1.3) } else { (wanted_mm / lesion.long_mm().max(1.0)).clamp(0.15, 1.0) };
-                let mut truth = lesion.transplant(planes, place, shrink, margin, rng)?;
+                let mut truth = lesion.transplant(planes, place, shrink, rng)?;
                 truth.lesion_type = lesion_type;
                 return Some(truth);
             }
@@ -304,7 +293,7 @@ impl Sampler {
         let centre = [place[0], place[1], z];
         insert::paint(planes, &shape, centre, look, slices, rng);
         let mask = insert::section(planes, middle, &shape, centre);
-        recist::measure(&mask, planes.size, margin, LEAST_PIXELS, lesion_type)
+        recist::measure(&mask, planes.size, LEAST_PIXELS, lesion_type)
     }
 
     /// Pieces of other healthy bodies in like places, no lesions.

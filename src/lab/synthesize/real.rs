@@ -156,8 +156,8 @@ fn read_sts(folder: &Path) -> Result<Vec<RealLesion>, Failure> {
 
 impl RealLesion {
     /// Puts the lesion with its middle at `centre` (slot pixels), turned or mirrored, shrunk by `shrink`; blended over a margin.
-    /// The truth is its outline's box grown by `margin` (DeepLesion's margin in slot pixels).
-    pub fn transplant(&self, planes: &mut Planes, centre: [f32; 2], shrink: f32, margin: f32, rng: &mut impl Rng) -> Option<Truth> {
+    /// The truth is its outline's box grown by [`MARGIN_PX`].
+    pub fn transplant(&self, planes: &mut Planes, centre: [f32; 2], shrink: f32, rng: &mut impl Rng) -> Option<Truth> {
         let size = planes.size;
         // A section beside the key one now and then: a lesion is also to be found off its largest section.
         let shift = if planes.hu.len() == 1 && rng.random_bool(0.3) { rng.random_range(-2i64..=2) } else { 0 };
@@ -211,12 +211,12 @@ impl RealLesion {
         }
         let half = [(outline[2] - outline[0] + 1.0) / 2.0 / scale, (outline[3] - outline[1] + 1.0) / 2.0 / scale];
         let [hx, hy] = if turn % 2 == 0 { half } else { [half[1], half[0]] };
-        Some(self.truth([centre[0].floor(), centre[1].floor()], [hx, hy], margin))
+        Some(self.truth([centre[0].floor(), centre[1].floor()], [hx, hy]))
     }
 
     /// Puts the lesion with all that was photographed round it somewhere into the crop, scaled and mirrored. Its surroundings were not searched for
     /// other lesions and do not fit what lies beside them: they are returned as a region that counts neither way.
-    pub fn paste(&self, planes: &mut Planes, margin: f32, rng: &mut impl Rng) -> Option<(Truth, [f32; 4])> {
+    pub fn paste(&self, planes: &mut Planes, rng: &mut impl Rng) -> Option<(Truth, [f32; 4])> {
         let size = planes.size;
         let outlined: Vec<usize> = (0..self.sections.len()).filter(|i| self.sections[*i].outline.is_some()).collect();
         let key = if rng.random_bool(0.6) { self.key } else { *outlined.get(rng.random_range(0..outlined.len()))? };
@@ -229,7 +229,7 @@ impl RealLesion {
         let (cx, cy) = ((outline[0] + outline[2]) / 2.0, (outline[1] + outline[3]) / 2.0);
         let half = [(outline[2] - outline[0] + 1.0) / 2.0 / scale, (outline[3] - outline[1] + 1.0) / 2.0 / scale];
         let room = |half: f32| {
-            let edge = half + margin + 2.0;
+            let edge = half + MARGIN_PX + 2.0;
             if 2.0 * edge < size as f32 { rng.random_range(edge..size as f32 - edge) } else { size as f32 / 2.0 }
         };
         let centre = half.map(room);
@@ -250,7 +250,7 @@ impl RealLesion {
                 }
             }
         }
-        Some((self.truth(centre, half, margin), [patch[0] - FADE_PX, patch[1] - FADE_PX, patch[2] + FADE_PX, patch[3] + FADE_PX]))
+        Some((self.truth(centre, half), [patch[0] - FADE_PX, patch[1] - FADE_PX, patch[2] + FADE_PX, patch[3] + FADE_PX]))
     }
 
     /// The section nearest to `z_mm`.
@@ -259,9 +259,10 @@ impl RealLesion {
     }
 
     /// The truth of an outline that lies at `centre` and reaches `half` to each side, crop pixels.
-    fn truth(&self, [x, y]: [f32; 2], [hx, hy]: [f32; 2], margin: f32) -> Truth {
+    fn truth(&self, [x, y]: [f32; 2], [hx, hy]: [f32; 2]) -> Truth {
         // Half a pixel: outlines are inclusive pixel indices.
-        let box_px = [x - hx + 0.5 - margin, y - hy + 0.5 - margin, x + hx - 0.5 + margin, y + hy - 0.5 + margin];
+        let (left, top, right, bottom) = (x - hx + 0.5, y - hy + 0.5, x + hx - 0.5, y + hy - 0.5);
+        let box_px = [left - MARGIN_PX, top - MARGIN_PX, right + MARGIN_PX, bottom + MARGIN_PX];
         Truth { box_px, lesion_type: self.lesion_type, axes_px: None, angle_rad: 0.0 }
     }
 

@@ -1,6 +1,7 @@
 //! Truth of an inserted lesion: RECIST axes and DeepLesion's box, measured on the mask that was painted.
 
 use super::Truth;
+use crate::volume::frame::MARGIN_PX;
 
 /// End points of both axes of a mask (`width` columns, row-major) as a radiologist draws them: the longest line, then the longest at right angles to it.
 /// `None` for less than `least` pixels.
@@ -41,24 +42,24 @@ pub fn axes(mask: &[bool], width: usize, least: usize) -> Option<[[f32; 2]; 4]> 
     Some([ends[0], ends[1], [widest[2], widest[3]], [widest[4], widest[5]]])
 }
 
-/// DeepLesion's box round the end points.
+/// DeepLesion's box round the end points, with its margin in their pixels.
 #[must_use]
-pub fn box_of(points: &[[f32; 2]; 4], margin: f32) -> [f32; 4] {
+pub fn box_of(points: &[[f32; 2]; 4]) -> [f32; 4] {
     let extent = |axis: usize, f: fn(f32, f32) -> f32, start: f32| points.iter().map(|p| p[axis]).fold(start, f);
     let (x1, x2) = (extent(0, f32::min, f32::MAX), extent(0, f32::max, f32::MIN));
     let (y1, y2) = (extent(1, f32::min, f32::MAX), extent(1, f32::max, f32::MIN));
-    [x1 - margin, y1 - margin, x2 + margin, y2 + margin]
+    [x1 - MARGIN_PX, y1 - MARGIN_PX, x2 + MARGIN_PX, y2 + MARGIN_PX]
 }
 
-/// Axes and box of a mask as [`axes`] takes it, slot pixels; `margin` is DeepLesion's, in the same pixels.
+/// Axes and box of a mask as [`axes`] takes it, slot pixels.
 #[must_use]
-pub fn measure(mask: &[bool], width: usize, margin: f32, least: usize, lesion_type: usize) -> Option<Truth> {
+pub fn measure(mask: &[bool], width: usize, least: usize, lesion_type: usize) -> Option<Truth> {
     let points = axes(mask, width, least)?;
     let [long, short] = [(0, 1), (2, 3)].map(|(a, b)| [points[b][0] - points[a][0], points[b][1] - points[a][1]]);
     let length = long[0].hypot(long[1]);
     let across = (long[0] * short[1] - long[1] * short[0]).abs() / length.max(1e-6);
     Some(Truth {
-        box_px: box_of(&points, margin),
+        box_px: box_of(&points),
         lesion_type,
         // Pixels have a width, their centres have not.
         axes_px: Some([length + 1.0, across + 1.0]),
@@ -81,7 +82,7 @@ mod tests {
                 (u / 30.0).powi(2) + (v / 12.0).powi(2) <= 1.0
             })
             .collect();
-        let truth = measure(&mask, w, 5.0, 4, 3).unwrap();
+        let truth = measure(&mask, w, 4, 3).unwrap();
         let [long, short] = truth.axes_px.unwrap();
         assert!((long - 60.0).abs() < 2.0 && (short - 24.0).abs() < 2.5, "{long} {short}");
         assert!((truth.angle_rad - angle).abs() < 0.08);
@@ -90,6 +91,6 @@ mod tests {
         for (a, b) in truth.box_px.iter().zip(expected) {
             assert!((a - b).abs() < 3.0, "{:?}", truth.box_px);
         }
-        assert!(measure(&mask, w, 5.0, 1 << 20, 3).is_none());
+        assert!(measure(&mask, w, 1 << 20, 3).is_none());
     }
 }

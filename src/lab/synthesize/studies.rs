@@ -23,7 +23,6 @@ use super::{Planes, choose, pick, place_of, sticks_out};
 use crate::detect::TYPE_NAMES;
 use crate::error::{Class, Failure};
 use crate::lab::dataset::Scan;
-use crate::volume::frame::MARGIN_PX;
 use crate::volume::pixels::{AIR_HU, MOST_HU};
 
 /// Lesions of a patient lie at most this far from where the first was looked for, mm: a series is not longer than it needs to be.
@@ -230,7 +229,7 @@ fn lesion(scan: &mut Scan, wanted: Wanted, others: &[Lesion], rng: &mut StdRng) 
         recist::axes(&sections[key], planes.size, LEAST_PIXELS)?.map(|[x, y]| [x + window.corner[0] as f32, y + window.corner[1] as f32]);
     let key = key + window.first;
     let holds = |range: [usize; 2], i: usize| (range[0]..=range[1]).contains(&i);
-    let box_px = recist::box_of(&points, MARGIN_PX);
+    let box_px = recist::box_of(&points);
     let clash = |o: &Lesion| {
         holds(o.shown, key) || holds(shown, o.key) || (o.key == key && crate::detect::nms::iou(o.box_px, box_px) > MOST_OVERLAP)
     };
