@@ -27,8 +27,6 @@ const WARM_UP: usize = 4;
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
 /// Between two looks at it.
 const SETTLE_STEP: Duration = Duration::from_millis(200);
-/// Looks in a row at which it did nothing: one that waits for the disk for a moment has not ended.
-const SETTLE_STEPS: usize = 4;
 /// Pixel bytes of one object; what is stored is longer by its header.
 const PIXEL_BYTES: u64 = 512 * 512 * 2;
 
@@ -95,8 +93,6 @@ pub fn run(request: &Request, mut progress: impl FnMut(&str)) -> Result<Measured
     let machine = Machine::with_disk(&request.dir);
     let most = request.associations.iter().copied().max().unwrap_or(1);
     let files: Vec<PathBuf> = objects::write_all(&request.dir.join("objects"), request.slices, most)?.concat();
-    // Otherwise the first receiver would wait for what was just written.
-    rustix::fs::sync();
     let cases = request.associations.iter().map(|n| Case { associations: *n, nagle: false });
     let mut cells: Vec<Cell> = cases
         .flat_map(|case| Receiver::ALL.map(|receiver| (case, receiver)))
@@ -220,12 +216,14 @@ fn send(storescu: &Path, port: u16, nagle: bool, parts: &[&[PathBuf]]) -> Result
 /// Processor seconds of a server once it has done what it does after the last answer.
 fn settled(server: &Peer) -> f64 {
     let deadline = Instant::now() + SETTLE_WITHIN;
-    let (mut last, mut quiet) = (server.cpu_seconds(), 0);
-    while quiet < SETTLE_STEPS && Instant::now() < deadline {
+    let mut last = server.cpu_seconds();
+    while Instant::now() < deadline {
         std::thread::sleep(SETTLE_STEP);
         let now = server.cpu_seconds();
         // A hundredth of a second is one tick: timers of an idle server.
-        quiet = if now - last < 0.015 { quiet + 1 } else { 0 };
+        if now - last < 0.015 {
+            return now;
+        }
         last = now;
     }
     last
