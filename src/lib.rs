@@ -39,6 +39,7 @@ pub mod conformance;
 pub mod dashboard;
 pub mod demo;
 pub mod detect;
+pub mod elements;
 pub mod error;
 pub mod files;
 pub mod health;

@@ -1,6 +1,7 @@
 //! Storage Commitment Push Model (PS3.4 annex J): the request's data set in, the report's out. Pure.
 
-use super::peek::{Cursor, Encoding, UNDEFINED, is_uid};
+use super::peek::is_uid;
+use crate::elements::{Cursor, Encoding, UNDEFINED};
 
 /// Storage Commitment Push Model SOP Class.
 pub const CLASS: &str = "1.2.840.10008.1.20.1";

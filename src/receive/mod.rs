@@ -2,6 +2,7 @@
 
 pub mod association;
 pub mod backlog;
+pub mod blocks;
 pub mod caller;
 pub mod commitment;
 pub mod context;

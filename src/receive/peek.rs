@@ -2,15 +2,10 @@
 
 use std::io::Read;
 
+use crate::elements::{Cursor, Encoding, UNDEFINED};
+
 /// Bytes of the data set that are looked at: Study and Series Instance UID come early (group 0020), before anything large.
 pub const PREFIX_BYTES: usize = 64 * 1024;
-/// Sequences in sequences: deeper is not a CT image.
-const MOST_DEPTH: u8 = 16;
-/// A length that a delimiter ends.
-pub(super) const UNDEFINED: u32 = u32::MAX;
-const ITEM: (u16, u16) = (0xFFFE, 0xE000);
-const ITEM_END: (u16, u16) = (0xFFFE, 0xE00D);
-const SEQUENCE_END: (u16, u16) = (0xFFFE, 0xE0DD);
 
 /// What is looked for; empty where absent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,24 +18,6 @@ pub struct Identifiers {
     pub study_instance: String,
     /// (0020,000E)
     pub series_instance: String,
-}
-
-/// How elements are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Encoding {
-    explicit: bool,
-    big: bool,
-}
-
-impl Encoding {
-    /// Of a data set in `transfer_syntax`, once it is inflated.
-    pub(super) fn of(transfer_syntax: &str) -> Self {
-        match transfer_syntax {
-            "1.2.840.10008.1.2" => Self { explicit: false, big: false },
-            "1.2.840.10008.1.2.2" => Self { explicit: true, big: true },
-            _ => Self { explicit: true, big: false },
-        }
-    }
 }
 
 /// Reads what the prefix holds; what cannot be followed ends the search, not the caller.
@@ -59,100 +36,6 @@ pub fn identifiers(prefix: &[u8], transfer_syntax: &str) -> Identifiers {
     found
 }
 
-/// A place in a data set.
-pub(super) struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    encoding: Encoding,
-}
-
-/// Header of an element, item or delimiter.
-pub(super) struct Element {
-    pub(super) tag: (u16, u16),
-    pub(super) length: u32,
-}
-
-impl<'a> Cursor<'a> {
-    /// At the beginning of a data set.
-    pub(super) fn new(bytes: &'a [u8], encoding: Encoding) -> Self {
-        Self { bytes, at: 0, encoding }
-    }
-
-    pub(super) fn at(&self) -> usize {
-        self.at
-    }
-
-    pub(super) fn is_at_end(&self) -> bool {
-        self.at >= self.bytes.len()
-    }
-
-    /// Where what begins here ends; `None` where a delimiter ends it.
-    pub(super) fn end_of(&self, length: u32) -> Option<usize> {
-        (length != UNDEFINED).then(|| self.at.saturating_add(length as usize))
-    }
-
-    /// Passes over the value of `element`.
-    pub(super) fn skip(&mut self, element: &Element) -> Option<()> {
-        if element.length == UNDEFINED { self.skip_undefined(0) } else { self.take(element.length as usize).map(drop) }
-    }
-
-    pub(super) fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let end = self.at.checked_add(n)?;
-        let bytes = self.bytes.get(self.at..end)?;
-        self.at = end;
-        Some(bytes)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        let big = self.encoding.big;
-        let b = self.take(2)?;
-        Some(if big { u16::from_be_bytes([b[0], b[1]]) } else { u16::from_le_bytes([b[0], b[1]]) })
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        let big = self.encoding.big;
-        let b = self.take(4)?;
-        let b = [b[0], b[1], b[2], b[3]];
-        Some(if big { u32::from_be_bytes(b) } else { u32::from_le_bytes(b) })
-    }
-
-    pub(super) fn element(&mut self) -> Option<Element> {
-        let tag = (self.u16()?, self.u16()?);
-        if tag.0 == 0xFFFE || !self.encoding.explicit {
-            return Some(Element { tag, length: self.u32()? });
-        }
-        let vr = self.take(2)?;
-        let long = matches!(vr, b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV");
-        let length = if long {
-            self.take(2)?;
-            self.u32()?
-        } else {
-            self.u16()?.into()
-        };
-        Some(Element { tag, length })
-    }
-
-    /// Skips a sequence or item of undefined length.
-    fn skip_undefined(&mut self, depth: u8) -> Option<()> {
-        if depth > MOST_DEPTH {
-            return None;
-        }
-        loop {
-            let e = self.element()?;
-            match e.tag {
-                ITEM_END | SEQUENCE_END => return Some(()),
-                _ if e.length == UNDEFINED => self.skip_undefined(depth + 1)?,
-                ITEM => {
-                    self.take(e.length as usize)?;
-                }
-                _ => {
-                    self.take(e.length as usize)?;
-                }
-            }
-        }
-    }
-}
-
 fn walk(cursor: &mut Cursor<'_>, found: &mut Identifiers) -> Option<()> {
     loop {
         let e = cursor.element()?;
@@ -160,7 +43,7 @@ fn walk(cursor: &mut Cursor<'_>, found: &mut Identifiers) -> Option<()> {
             return None;
         }
         if e.length == UNDEFINED {
-            cursor.skip_undefined(0)?;
+            cursor.skip(&e)?;
             continue;
         }
         let value = cursor.take(e.length as usize)?;
@@ -208,6 +91,23 @@ mod tests {
         b.extend(explicit((0x20, 0x0e), b"UI", b"1.6\0"));
         let found = identifiers(&b, "1.2.840.10008.1.2.1");
         assert_eq!((found.sop_instance.as_str(), found.study_instance.as_str(), found.series_instance.as_str()), ("1.2.3.4", "1.5", "1.6"));
+    }
+
+    #[test]
+    fn identifiers_behind_an_unknown_sequence_are_found() {
+        let mut b = explicit((8, 0x18), b"UI", b"1.2.3.4\0");
+        // A private sequence that a converter did not know: UN of undefined length, its items Implicit VR Little Endian (PS3.5 6.2.2).
+        b.extend([9, 0, 2, 0x10, b'U', b'N', 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        b.extend([0xfe, 0xff, 0, 0xe0, 0xff, 0xff, 0xff, 0xff]);
+        b.extend([9, 0, 3, 0x10, 4, 0, 0, 0, b'L', b'O', 2, 0]);
+        b.extend([0xfe, 0xff, 0x0d, 0xe0, 0, 0, 0, 0]);
+        b.extend([0xfe, 0xff, 0xdd, 0xe0, 0, 0, 0, 0]);
+        // And an element of a VR that there is none of, whose length has four bytes.
+        b.extend([9, 0, 4, 0x10, b'Z', b'Z', 0, 0, 2, 0, 0, 0, 1, 2]);
+        b.extend(explicit((0x20, 0x0d), b"UI", b"1.5 "));
+        b.extend(explicit((0x20, 0x0e), b"UI", b"1.6\0"));
+        let found = identifiers(&b, "1.2.840.10008.1.2.1");
+        assert_eq!((found.study_instance.as_str(), found.series_instance.as_str()), ("1.5", "1.6"));
     }
 
     #[test]

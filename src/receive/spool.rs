@@ -4,7 +4,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use flate2::Crc;
 use sha2::{Digest, Sha256};
 
 use super::StoredObject;
+use super::blocks::Blocks;
 use super::commitment::{Failure, Reference};
 use super::peek::{PREFIX_BYTES, identifiers};
 use super::peers::Priority;
@@ -21,8 +23,6 @@ use super::spare::{self, PREAMBLE_BYTES, Spares};
 /// Folder of objects under way; at start what is whole is taken out of it and the rest removed.
 const INCOMING: &str = "incoming";
 const SUFFIX: &str = "dcm";
-/// Pieces of a data set are gathered up to this length; longer ones, as most scanners send them, go to the file without a copy.
-const GATHERED_BYTES: usize = 32 * 1024;
 
 /// Why the spool cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,8 +98,8 @@ impl Spool {
         let mut head = b"DICM".to_vec();
         meta.write(&mut head).map_err(io::Error::other)?;
         let (path, file) = self.spares.take()?;
-        let file = io::BufWriter::with_capacity(GATHERED_BYTES, file);
-        let mut object = Incoming { spool: self, path, file: Some(file), crc: Crc::new(), prefix: Vec::new(), length: 0, bytes: 0 };
+        let mut object =
+            Incoming { spool: self, path, file: Some(Blocks::new(file)), crc: Crc::new(), prefix: Vec::new(), length: 0, bytes: 0 };
         // Stamped at the end.
         object.put(&[0; PREAMBLE_BYTES])?;
         object.crc = Crc::new();
@@ -287,7 +287,7 @@ pub struct Incoming<'a> {
     spool: &'a Spool,
     /// Empty once it was renamed.
     path: PathBuf,
-    file: Option<io::BufWriter<File>>,
+    file: Option<Blocks<File>>,
     /// Of what follows the preamble.
     crc: Crc,
     prefix: Vec<u8>,
@@ -313,7 +313,7 @@ impl Incoming<'_> {
         self.length += data.len() as u64;
         self.crc.update(data);
         match &mut self.file {
-            Some(file) => file.write_all(data),
+            Some(file) => file.write(data),
             None => Err(io::Error::other("object already closed")),
         }
     }
@@ -342,9 +342,8 @@ impl Incoming<'_> {
     /// The system's.
     pub fn keep(mut self, study: &str, series: &str, sop_instance: &str) -> io::Result<Kept> {
         let Some(file) = self.file.take() else { return Err(io::Error::other("object already closed")) };
-        let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(&spare::stamp(&self.crc, self.length))?;
+        let file = file.finish()?;
+        file.write_all_at(&spare::stamp(&self.crc, self.length), 0)?;
         file.sync_all()?;
         let kept = put_in_place(&self.path, self.spool.place(study, series, sop_instance))?;
         if kept != Kept::Repeat {

@@ -11,6 +11,8 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{StandardDataDictionary, tags};
 
+use crate::elements::has_long_length;
+
 /// How the error of a header that is too long begins, here and in `part10`.
 pub const TOO_LONG: &str = "header longer than";
 /// More elements, items and values of text is no header: 4096 frames with their functional groups have a third of it.
@@ -112,33 +114,8 @@ impl<R> Guard<R> {
         if self.held >= 8 && self.is_long() { 12 } else { 8 }
     }
 
-    /// PS3.5 7.1.2: all but these have a length of four bytes after two reserved ones; so has what is no VR at all, which the library takes for UN.
     fn is_long(&self) -> bool {
-        let short = matches!(
-            &self.head[4..6],
-            b"AE"
-                | b"AS"
-                | b"AT"
-                | b"CS"
-                | b"DA"
-                | b"DS"
-                | b"DT"
-                | b"FL"
-                | b"FD"
-                | b"IS"
-                | b"LO"
-                | b"LT"
-                | b"PN"
-                | b"SH"
-                | b"SL"
-                | b"SS"
-                | b"ST"
-                | b"TM"
-                | b"UI"
-                | b"UL"
-                | b"US"
-        );
-        self.explicit && self.u16(0) != ITEM.0 && !short
+        self.explicit && self.u16(0) != ITEM.0 && has_long_length([self.head[4], self.head[5]])
     }
 
     fn count(&mut self, parts: u64) -> io::Result<()> {

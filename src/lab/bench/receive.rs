@@ -1,7 +1,8 @@
 //! `lesionlab bench receive`: our receiver beside others, each a process of its own, fed by the same senders with the same objects, turn about.
 //!
 //! A *case* is a number of associations and a kind of sender, a *run* one receiver in one case: started anew on an empty folder, warmed up, fed. A *round*
-//! is all runs once, in another order than the last. What a run left is emptied and the file systems are synced before the next begins, so that nobody
+//! is all runs once, in another order than the last; one before them is not counted, for memory that nobody has used since the machine started: that of a
+//! virtual machine costs many times as much when it is first written. What a run left is emptied and the file systems are synced before the next begins, so that nobody
 //! pays for what another one has not written yet. Files are removed at the very end: an ext4 without a journal passes over every inode that was freed in the
 //! last minutes when it looks for a new one, which took up to 46 % of a receiver's time after a run whose 480 files had been removed.
 
@@ -99,7 +100,7 @@ pub fn run(request: &Request, mut progress: impl FnMut(&str)) -> Result<Measured
         .chain([(Case { associations: 1, nagle: true }, Receiver::Ours)])
         .map(|(case, receiver)| Cell { case, receiver, runs: Vec::new(), fault: None })
         .collect();
-    for round in 0..request.rounds {
+    for round in 0..=request.rounds {
         let count = cells.len();
         for turn in 0..count {
             let cell = &mut cells[(turn + round * 2) % count];
@@ -108,8 +109,11 @@ pub fn run(request: &Request, mut progress: impl FnMut(&str)) -> Result<Measured
             }
             match one(request, cell, &request.dir.join(format!("run-{round}-{turn}")), &storescu, &files) {
                 Ok(Some(run)) => {
-                    progress(&format!("round {} {} {}: {:.0} slices/s", round + 1, cell.case.name(), cell.receiver.name(), run.per_second));
-                    cell.runs.push(run);
+                    let name = if round == 0 { "not counted,".to_owned() } else { format!("round {round}") };
+                    progress(&format!("{name} {} {}: {:.0} slices/s", cell.case.name(), cell.receiver.name(), run.per_second));
+                    if round > 0 {
+                        cell.runs.push(run);
+                    }
                 }
                 Ok(None) => cell.fault = Some("not installed".into()),
                 Err(failure) if cell.receiver == Receiver::Ours => return Err(failure),

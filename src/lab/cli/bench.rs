@@ -52,7 +52,7 @@ pub struct ReceiveArgs {
     /// Slices of 512 x 512 x 16 bit a run
     #[arg(long, value_name = "N", default_value_t = 480, value_parser = clap::value_parser!(u16).range(20..))]
     slices: u16,
-    /// Rounds; medians are told
+    /// Rounds; medians are told, and one before them is not counted
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Associations at once, a case each
