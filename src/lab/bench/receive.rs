@@ -1,10 +1,10 @@
 //! `lesionlab bench receive`: our receiver beside others, each a process of its own, fed by the same senders with the same objects, turn about.
 //!
 //! A *case* is a number of associations and a kind of sender, a *run* one receiver in one case: started anew on an empty folder, warmed up, fed. A *round*
-//! is all runs once, in another order than the last; one before them is not counted, for memory that nobody has used since the machine started: that of a
-//! virtual machine costs many times as much when it is first written. What a run left is emptied and the file systems are synced before the next begins, so that nobody
-//! pays for what another one has not written yet. Files are removed at the very end: an ext4 without a journal passes over every inode that was freed in the
-//! last minutes when it looks for a new one, which took up to 46 % of a receiver's time after a run whose 480 files had been removed.
+//! is all runs once, in another order than the last. One round before them is not counted: memory that nobody has used since a virtual machine started costs
+//! many times as much when it is first written. What a run left is emptied and the file systems are synced before the next begins, so that nobody pays for
+//! what another one has not written yet. Files are removed at the very end: an ext4 without a journal passes over every inode that was freed in the last
+//! minutes when it looks for a new one, which took up to 46 % of a receiver's time after a run whose 480 files had been removed.
 
 mod echo;
 mod objects;
