@@ -4,8 +4,12 @@
 const MOST_DEPTH: u8 = 16;
 /// A length that a delimiter ends.
 pub const UNDEFINED: u32 = u32::MAX;
-const ITEM_END: (u16, u16) = (0xFFFE, 0xE00D);
-const SEQUENCE_END: (u16, u16) = (0xFFFE, 0xE0DD);
+/// Begins an item of a sequence.
+pub const ITEM: (u16, u16) = (0xFFFE, 0xE000);
+/// Ends an item of undefined length.
+pub const ITEM_END: (u16, u16) = (0xFFFE, 0xE00D);
+/// Ends a sequence of undefined length.
+pub const SEQUENCE_END: (u16, u16) = (0xFFFE, 0xE0DD);
 
 /// PS3.5 7.1.2: all but these have a length of four bytes after two reserved ones; so has what is no VR at all, which the data set library takes for UN.
 #[must_use]
@@ -40,8 +44,10 @@ pub fn has_long_length(vr: [u8; 2]) -> bool {
 /// How elements are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encoding {
-    explicit: bool,
-    big: bool,
+    /// With their VRs.
+    pub explicit: bool,
+    /// Big endian.
+    pub big: bool,
 }
 
 impl Encoding {
@@ -141,7 +147,7 @@ impl<'a> Cursor<'a> {
     /// Header of what stands here; its value is next.
     pub fn element(&mut self) -> Option<Element> {
         let tag = (self.u16()?, self.u16()?);
-        if tag.0 == 0xFFFE || !self.encoding.explicit {
+        if tag.0 == ITEM.0 || !self.encoding.explicit {
             return Some(Element { tag, is_unknown: false, length: self.u32()? });
         }
         let vr = self.take(2)?;

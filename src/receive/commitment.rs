@@ -1,7 +1,7 @@
 //! Storage Commitment Push Model (PS3.4 annex J): the request's data set in, the report's out. Pure.
 
 use super::peek::is_uid;
-use crate::elements::{Cursor, Encoding, UNDEFINED};
+use crate::elements::{Cursor, Encoding, ITEM, ITEM_END, SEQUENCE_END, UNDEFINED};
 
 /// Storage Commitment Push Model SOP Class.
 pub const CLASS: &str = "1.2.840.10008.1.20.1";
@@ -22,9 +22,6 @@ const SEQUENCE: (u16, u16) = (0x0008, 0x1199);
 const CLASS_UID: (u16, u16) = (0x0008, 0x1150);
 const INSTANCE_UID: (u16, u16) = (0x0008, 0x1155);
 const REASON: (u16, u16) = (0x0008, 0x1197);
-const ITEM: (u16, u16) = (0xFFFE, 0xE000);
-const ITEM_END: (u16, u16) = (0xFFFE, 0xE00D);
-const SEQUENCE_END: (u16, u16) = (0xFFFE, 0xE0DD);
 
 /// Why an object is not committed (PS3.3 C.14.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{StandardDataDictionary, tags};
 
-use crate::elements::has_long_length;
+use crate::elements::{Encoding, UNDEFINED, has_long_length};
 
 /// How the error of a header that is too long begins, here and in `part10`.
 pub const TOO_LONG: &str = "header longer than";
@@ -19,7 +19,6 @@ pub const TOO_LONG: &str = "header longer than";
 pub const MOST_PARTS: u64 = 1_000_000;
 /// Deeper is no object of any modality (reports with their content trees stay below 20).
 pub const MOST_DEPTH: usize = 64;
-const UNDEFINED: u32 = u32::MAX;
 const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const ITEM_END: Tag = Tag(0xFFFE, 0xE00D);
 const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
@@ -65,8 +64,7 @@ pub struct Guard<R> {
 impl<R> Guard<R> {
     /// Guards a data set of at most `length` bytes, written as `transfer_syntax` says (a deflated one: as it says inside), up to the element `until`.
     pub fn new(inner: R, transfer_syntax: &str, length: u64, until: Option<Tag>) -> Self {
-        let explicit = transfer_syntax != "1.2.840.10008.1.2";
-        let big = transfer_syntax == "1.2.840.10008.1.2.2";
+        let Encoding { explicit, big } = Encoding::of(transfer_syntax);
         let open = Vec::new();
         Self { inner, explicit, big, until, stopped: false, at: 0, skip: 0, head: [0; 12], held: 0, open, length, text: false, parts: 0 }
     }

@@ -9,12 +9,12 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use flate2::read::DeflateDecoder;
 
+use crate::elements::{Encoding, UNDEFINED, has_long_length};
 use crate::series::nesting::MOST_DEPTH;
 use crate::series::part10;
 
 /// Twice the largest native frame (4096 × 4096 × 16 bit): no codestream of one is longer.
 const MOST_FRAME_BYTES: u64 = 64 << 20;
-const UNDEFINED: u32 = u32::MAX;
 const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const ITEM_END: Tag = Tag(0xFFFE, 0xE00D);
 const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
@@ -63,7 +63,8 @@ impl<R: Read> Source for DeflateDecoder<R> {
 pub fn read(path: &Path, wanted: Wanted) -> Result<Stored, String> {
     let (file, syntax) = part10::data_set(path)?;
     let source: Box<dyn Source> = if syntax == "1.2.840.10008.1.2.1.99" { Box::new(DeflateDecoder::new(file)) } else { Box::new(file) };
-    let mut walk = Walk { source, explicit: syntax != "1.2.840.10008.1.2", big: syntax == "1.2.840.10008.1.2.2" };
+    let Encoding { explicit, big } = Encoding::of(&syntax);
+    let mut walk = Walk { source, explicit, big };
     walk.frame(wanted).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => "the file ends before the frame does".to_owned(),
         _ => e.to_string(),
@@ -109,8 +110,7 @@ impl Walk {
             return Ok(Element { tag, unknown: false, length: self.u32()? });
         }
         let vr: [u8; 2] = self.bytes()?;
-        let long = matches!(&vr, b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV");
-        let length = if long {
+        let length = if has_long_length(vr) {
             self.u16()?;
             self.u32()?
         } else {
