@@ -9,7 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::conv::{self, Shape};
 use super::network::{Conv, Graph, NetworkSpec};
-use super::ops::{beside, upsample, with_slice};
+use super::ops::{self, beside, with_slice};
 use super::q8_0::{self, Q8Layer};
 use super::walk::walk;
 use super::weights::FoldedWeights;
@@ -140,7 +140,7 @@ impl Network {
             Some(weights) => weights.forward(c, x),
             None => candle_core::bail!("layer {} is missing", c.name),
         };
-        walk(graph, inputs, conv, upsample)
+        walk(graph, inputs, conv, ops::JOINS)
     }
 
     fn encode(&self, slot: &SlotInput) -> Result<Features> {

@@ -4,6 +4,10 @@
 use candle_core::{Result, Tensor};
 
 use super::norm::{self, Moments};
+use super::walk::Joins;
+
+/// What has no weights.
+pub const JOINS: Joins = Joins { add: |a, b| a + b, upsample };
 
 /// Convolution of `x [b, h, w, inputs]` with `weights [kernel, kernel, inputs, outputs]`, "same" padding, as a product with [`columns`].
 ///

@@ -11,7 +11,7 @@ use candle_core::quantized::QMatMul;
 use candle_core::{DType, Device, Module, Result, Tensor};
 
 use super::batch::BatchNetwork;
-use super::composed::{columns, upsample};
+use super::composed::{self, columns};
 use super::network::{Conv, Graph, NetworkSpec, Node, Op};
 use super::walk::walk;
 use super::weights::FoldedWeights;
@@ -120,7 +120,7 @@ impl DeviceNet {
     }
 
     fn run(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        walk(graph, inputs, |x, c| self.conv(x, c), upsample)
+        walk(graph, inputs, |x, c| self.conv(x, c), composed::JOINS)
     }
 
     fn conv(&self, x: &Tensor, c: &Conv) -> Result<Tensor> {

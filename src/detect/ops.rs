@@ -8,6 +8,13 @@ use rayon::prelude::*;
 
 use super::conv;
 use super::norm::{self, Moments};
+use super::walk::Joins;
+
+/// What has no weights.
+pub const JOINS: Joins = Joins { add, upsample };
+
+/// Values of a map that a thread adds at a time.
+const ADDED_AT_ONCE: usize = 16 * 1024;
 
 /// Convolution of `x [b, h, w, inputs]` with `weights [kernel, kernel, inputs, outputs]`.
 ///
@@ -35,6 +42,14 @@ pub fn norm_relu(x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<(Tensor, M
     let moments = with_slice(&x, |x| Ok(norm::moments(x, gamma.elem_count())))?;
     let op = NormReluOp { moments: Arc::new(moments.clone()) };
     Ok((x.apply_op3(gamma, beta, op)?, moments))
+}
+
+/// Sum of two maps of one shape. candle's own waits by spinning for a pool of threads beside ours.
+///
+/// # Errors
+/// candle's; shapes that differ.
+pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    a.contiguous()?.apply_op2(&b.contiguous()?, AddOp)
 }
 
 /// Every cell twice in both directions.
@@ -148,6 +163,36 @@ impl CustomOp3 for NormReluOp {
         let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), x.device()).map(Some);
         Ok((tensor(all.by_x, x)?, tensor(all.by_gamma, gamma)?, tensor(all.by_beta, gamma)?))
     }
+}
+
+struct AddOp;
+
+impl CustomOp2 for AddOp {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        if l1.shape() != l2.shape() {
+            bail!("maps of {:?} and {:?} have no sum", l1.dims(), l2.dims());
+        }
+        Ok((CpuStorage::F32(sum(slice(s1, l1)?, slice(s2, l2)?)), l1.shape().clone()))
+    }
+
+    fn bwd(&self, _a: &Tensor, _b: &Tensor, _sum: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(grad.clone()), Some(grad.clone())))
+    }
+}
+
+/// Value by value.
+fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
+    let mut out = a.to_vec();
+    out.par_chunks_mut(ADDED_AT_ONCE).zip(b.par_chunks(ADDED_AT_ONCE)).for_each(|(out, b)| {
+        for (to, from) in out.iter_mut().zip(b) {
+            *to += from;
+        }
+    });
+    out
 }
 
 struct UpsampleOp;

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use super::network::{Conv, Graph, HEAD_CHANNELS, NetworkSpec};
 use super::norm::{EPSILON, Moments, Running};
 use super::ops::channel_moments;
-use super::walk::walk;
+use super::walk::{Joins, walk};
 use super::weights::{FoldedWeights, Layer};
 use super::{composed, ops};
 
@@ -28,15 +28,15 @@ pub struct Operations {
     pub conv: Convolution,
     /// Batch norm of `x` by its own moments, with gamma and beta, then ReLU.
     pub norm_relu: fn(&Tensor, &Tensor, &Tensor) -> Result<(Tensor, Moments)>,
-    /// Every cell twice in both directions.
-    pub upsample: fn(&Tensor) -> Result<Tensor>,
+    /// What has no weights.
+    pub joins: Joins,
 }
 
 impl Operations {
     /// Ours, on the CPU.
-    pub const OURS: Self = Self { conv: ops::conv, norm_relu: ops::norm_relu, upsample: ops::upsample };
+    pub const OURS: Self = Self { conv: ops::conv, norm_relu: ops::norm_relu, joins: ops::JOINS };
     /// Composed of candle's own, on any device.
-    pub const COMPOSED: Self = Self { conv: composed::conv, norm_relu: composed::norm_relu, upsample: composed::upsample };
+    pub const COMPOSED: Self = Self { conv: composed::conv, norm_relu: composed::norm_relu, joins: composed::JOINS };
     /// Ours, but for candle's own convolution: to hold ours against.
     pub const CONV2D: Self = Self { conv: composed::conv2d, ..Self::OURS };
 
@@ -136,7 +136,7 @@ impl TrainNet {
     }
 
     fn run(&self, graph: &Graph, inputs: Vec<Tensor>, train: bool) -> Result<Vec<Tensor>> {
-        walk(graph, inputs, |x, c| self.layer(c, x, train), self.operations.upsample)
+        walk(graph, inputs, |x, c| self.layer(c, x, train), self.operations.joins)
     }
 
     fn var(&self, layer: &str, what: &str) -> Result<&Tensor> {
@@ -192,7 +192,7 @@ impl TrainNet {
             self.set(c, "beta", Tensor::from_vec(beta, c.outputs, &self.device)?)?;
             self.layer(c, x, false)
         };
-        walk(graph, inputs, layer, self.operations.upsample)
+        walk(graph, inputs, layer, self.operations.joins)
     }
 
     fn set(&self, c: &Conv, what: &str, value: Tensor) -> Result<()> {

@@ -1,18 +1,27 @@
-//! Going through a graph of operators with candle tensors: the same way for every engine on candle, which brings its own convolution.
+//! Going through a graph of operators with candle tensors: the same way for every engine on candle, which brings its own operators.
 
 use candle_core::{Error, Result, Tensor};
 
 use super::network::{Conv, Graph, Op};
 
+/// The operators of a graph that have no weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Joins {
+    /// Sum of two maps of one shape.
+    pub add: fn(&Tensor, &Tensor) -> Result<Tensor>,
+    /// Every cell twice in both directions.
+    pub upsample: fn(&Tensor) -> Result<Tensor>,
+}
+
 /// The maps of the graph's outputs. A map is let go at its last use: the next then lies where it lay, on a processor still in the cache.
 ///
 /// # Errors
-/// candle's, `conv`'s or `upsample`'s; fewer inputs than the graph has.
+/// candle's, or an operator's; fewer inputs than the graph has.
 pub fn walk(
     graph: &Graph,
     inputs: Vec<Tensor>,
     conv: impl Fn(&Tensor, &Conv) -> Result<Tensor>,
-    upsample: fn(&Tensor) -> Result<Tensor>,
+    joins: Joins,
 ) -> Result<Vec<Tensor>> {
     let last = graph.last_uses();
     let mut inputs = inputs.into_iter();
@@ -22,9 +31,9 @@ pub fn walk(
         let made = match &node.op {
             Op::Input => inputs.next().ok_or_else(|| Error::Msg("too few inputs".into()))?,
             Op::Conv(c, x) => conv(of(*x)?, c)?,
-            Op::Add(a, b) => (of(*a)? + of(*b)?)?,
+            Op::Add(a, b) => (joins.add)(of(*a)?, of(*b)?)?,
             Op::Concat(a, b) => Tensor::cat(&[of(*a)?, of(*b)?], 3)?,
-            Op::Upsample(x) => upsample(of(*x)?)?,
+            Op::Upsample(x) => (joins.upsample)(of(*x)?)?,
         };
         maps.push(Some(made));
         node.op.inputs().filter(|x| last[*x] == i).for_each(|x| maps[x] = None);
