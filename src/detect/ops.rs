@@ -332,6 +332,20 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_is_candles_own_and_hands_its_gradient_on() {
+        // More values than a thread adds at a time, and no whole number of times as many.
+        let (a, b) = (random(&[2, 70, 50, 5]), random(&[2, 70, 50, 5]));
+        let y = add(&a, &b).unwrap();
+        close(&y, &(a.as_tensor() + b.as_tensor()).unwrap(), 1e-6);
+        let target = random(y.dims());
+        let grads = (&y * target.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+        for v in [&a, &b] {
+            close(grads.get(v).unwrap(), &target, 1e-6);
+        }
+        assert!(add(&a, &random(&[2, 50, 70, 5])).unwrap_err().to_string().contains("have no sum"));
+    }
+
+    #[test]
     fn upsampling_repeats_and_its_gradient_sums() {
         let x = random(&[2, 3, 2, 4]);
         let y = upsample(&x).unwrap();

@@ -17,12 +17,7 @@ pub struct Joins {
 ///
 /// # Errors
 /// candle's, or an operator's; fewer inputs than the graph has.
-pub fn walk(
-    graph: &Graph,
-    inputs: Vec<Tensor>,
-    conv: impl Fn(&Tensor, &Conv) -> Result<Tensor>,
-    joins: Joins,
-) -> Result<Vec<Tensor>> {
+pub fn walk(graph: &Graph, inputs: Vec<Tensor>, conv: impl Fn(&Tensor, &Conv) -> Result<Tensor>, joins: Joins) -> Result<Vec<Tensor>> {
     let last = graph.last_uses();
     let mut inputs = inputs.into_iter();
     let mut maps: Vec<Option<Tensor>> = Vec::with_capacity(graph.nodes.len());
