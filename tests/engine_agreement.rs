@@ -21,6 +21,8 @@ const F32: f32 = 1e-3;
 const INT8: f32 = 0.05;
 /// Share of the boxes that f32 reports which a quantized engine has at IoU ≥ 0.9, and which it reports too.
 const LEAST_SAME: f64 = 0.9;
+/// Of f16, at IoU ≥ 0.9.
+const LEAST_SAME_F16: f64 = 0.99;
 
 fn sample() -> SeriesSlots {
     SeriesSlots::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sample/LIDC-IDRI-0314")).unwrap()
@@ -122,6 +124,13 @@ fn what_a_gpu_runs_says_on_the_processor_what_the_cpu_engines_say() {
         let mut ours = Batched::start("device-net", Duration::from_secs(60), open).unwrap();
         println!("{format:?} self-test: {:?}", bundle.differences(&mut ours).unwrap());
         bundle.self_test(&mut ours, tolerance(format.name())).unwrap();
+        if format == Format::F16 {
+            let score = raw_operating_point(&bundle);
+            let reference = of_series(select::started(&bundle, engine).unwrap().as_mut(), &series).unwrap();
+            let [all, same, flagged] = agreement(&reference, &of_series(&mut ours, &series).unwrap(), score);
+            println!("{format:?}: of {all} boxes {same} are the same, {flagged} flagged too");
+            assert!(all > 10 && same as f64 >= all as f64 * LEAST_SAME_F16, "{same} of {all}, {flagged} reported");
+        }
         let mut theirs = select::started(&bundle, engine).unwrap();
         for i in [5, 30, 55] {
             let window = window(&series, i, bundle.description.network.context);

@@ -92,10 +92,24 @@ fn engines_are_measured_and_what_is_missing_is_named() {
         assert!(row["absent"].is_null() && row["batch_ms"].as_array().unwrap().iter().all(|ms| ms.as_f64().unwrap() > 0.0), "{row}");
         assert!(row["slots_a_second"].as_f64().unwrap() > 0.0 && row["peak_mib"].as_f64().unwrap() > 1.0, "{row}");
     }
+    assert!(row("candle-cpu f32")["joules"].is_null(), "no board, no joules");
     assert!(row("onnxruntime f32")["absent"].as_str().unwrap().contains("--python"));
     assert!(row("candle-cuda")["absent"].as_str().unwrap().contains("CUDA"));
     let absent = lesionlab(&[&asked[..10], &["--python", "/nowhere/python", "--engines", "tract"]].concat());
     let said = String::from_utf8(absent.stdout).unwrap();
     assert!(said.contains("| onnxruntime f32 | absent: No such file"), "{said}");
     assert!(!said.contains("| candle-cpu"), "{said}");
+    // The sensors of a board that takes 5 V · 1.5 A, whatever it does.
+    let monitor = folder.path().join("sys/class/hwmon/hwmon0");
+    std::fs::create_dir_all(&monitor).unwrap();
+    for (file, text) in [("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "1500")] {
+        std::fs::write(monitor.join(file), text).unwrap();
+    }
+    let sysfs = text(&folder.path().join("sys"));
+    let done = lesionlab(&[&asked[..], &["--engines", "tract", "--sysfs", &sysfs]].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let row = json(&out)["engines"].as_array().unwrap().iter().find(|r| r["engine"] == "tract f32").unwrap().clone();
+    let (joules, seconds) = (row["joules"].as_f64().unwrap(), 1.0 / row["slots_a_second"].as_f64().unwrap());
+    assert!(joules >= 7.5 * seconds, "{joules} J, {seconds} s");
+    assert!(joules <= 7.5 * (seconds + 2.0 / 9.0), "the meter goes on for no longer than it takes to ask: {joules} J, {seconds} s");
 }

@@ -8,6 +8,7 @@ pub mod layers;
 pub mod machine;
 pub mod median;
 pub mod process;
+pub mod rail;
 pub mod receive;
 pub mod step;
 pub mod talk;

@@ -1,7 +1,7 @@
 //! `lesionlab bench engines`: every engine on the same slots, and onnxruntime as the peer, each in a process of its own that answers questions in turn.
 //!
 //! Asked of each: milliseconds a slot when 1, 4 or 16 slots are handed over at once (encoder and heads, all cores), slots a second over a series as the
-//! appliance goes through it, and the process's peak memory in the end. Slots are made before; decoding DICOM is no part of it.
+//! appliance goes through it, the energy that this takes where the board measures it, and the process's peak memory in the end. Slots are made before; decoding DICOM is no part of it.
 
 mod peer;
 mod table;
@@ -15,10 +15,13 @@ use serde::Serialize;
 use self::peer::Contestant;
 use super::machine::{self, Machine};
 use super::median::median;
+use super::rail::Rail;
 use crate::detect::{bundle::Bundle, onnx, select};
 use crate::error::{Class, Failure};
 use crate::lab::slots::SeriesSlots;
 
+/// What joules are kept under.
+const ENERGY: &str = "energy";
 /// Slots handed over at once.
 const BATCHES: [usize; 3] = [1, 4, 16];
 
@@ -43,6 +46,9 @@ pub struct Request {
     /// Slots of the series that is gone through
     #[arg(long, value_name = "N", default_value_t = 138)]
     slots: usize,
+    /// Where the board's sensors lie
+    #[arg(long, value_name = "DIR", default_value = "/sys", hide = true)]
+    sysfs: PathBuf,
     /// Write the table as JSON
     #[arg(long, value_name = "FILE")]
     pub(in crate::lab) json: Option<PathBuf>,
@@ -61,6 +67,8 @@ pub struct Row {
     pub slots_a_second: Option<f64>,
     /// Processor time a slot over the series, milliseconds on all cores together: what a busy machine does to it is little.
     pub cpu_ms: Option<f64>,
+    /// Energy of the whole board a slot over the series, joules; `None` where no rail measures it.
+    pub joules: Option<f64>,
     /// Peak resident memory, MiB.
     pub peak_mib: Option<f64>,
     /// onnxruntime f32's series time over this engine's: 1 is as fast, less is slower.
@@ -91,12 +99,21 @@ pub fn run(request: &Request) -> Result<Report, Failure> {
     let folder = Scratch::new()?;
     let size = write_slots(&series, &folder.0)?;
     let mut contestants = contestants(request, &bundle, &folder.0, size)?;
+    let rail = Rail::find(&request.sysfs);
     for round in 0..request.rounds.max(1) {
         eprintln!("round {} of {}", round + 1, request.rounds.max(1));
         for question in BATCHES.map(|n| format!("batch {n}")) {
             contestants.iter_mut().for_each(|c| c.ask(&question));
         }
-        contestants.iter_mut().for_each(|c| c.ask_with_cpu(&format!("series {}", request.slots)));
+        let question = format!("series {}", request.slots);
+        for c in &mut contestants {
+            let Some(rail) = &rail else {
+                c.ask_with_cpu(&question);
+                continue;
+            };
+            let ((), joules) = rail.during(|| c.ask_with_cpu(&question));
+            c.keep(ENERGY, joules);
+        }
     }
     let mut rows: Vec<Row> = contestants.iter_mut().map(|c| row(c, request.slots)).collect();
     let peer = rows.iter().find(|r| r.engine == peer::ONNXRUNTIME).cloned();
@@ -188,6 +205,7 @@ fn row(c: &mut Contestant, slots: usize) -> Row {
         batch_ms: if here { BATCHES.iter().map(ms).collect() } else { Vec::new() },
         slots_a_second: here.then(|| slots as f64 / median(c.answers(&format!("series {slots}")))),
         cpu_ms: here.then(|| median(c.answers("cpu")) * 1000.0 / slots as f64),
+        joules: Some(c.answers(ENERGY)).filter(|j| here && !j.is_empty()).map(|j| median(j) / slots as f64),
         peak_mib,
         of_peer: None,
         of_peer_cpu: None,
