@@ -124,14 +124,14 @@ fn what_a_gpu_runs_says_on_the_processor_what_the_cpu_engines_say() {
         let mut ours = Batched::start("device-net", Duration::from_secs(60), open).unwrap();
         println!("{format:?} self-test: {:?}", bundle.differences(&mut ours).unwrap());
         bundle.self_test(&mut ours, tolerance(format.name())).unwrap();
+        let mut theirs = select::started(&bundle, engine).unwrap();
         if format == Format::F16 {
             let score = raw_operating_point(&bundle);
-            let reference = of_series(select::started(&bundle, engine).unwrap().as_mut(), &series).unwrap();
+            let reference = of_series(theirs.as_mut(), &series).unwrap();
             let [all, same, flagged] = agreement(&reference, &of_series(&mut ours, &series).unwrap(), score);
             println!("{format:?}: of {all} boxes {same} are the same, {flagged} flagged too");
             assert!(all > 10 && same as f64 >= all as f64 * LEAST_SAME_F16, "{same} of {all}, {flagged} reported");
         }
-        let mut theirs = select::started(&bundle, engine).unwrap();
         for i in [5, 30, 55] {
             let window = window(&series, i, bundle.description.network.context);
             let expected: Vec<Vec<f32>> = outputs(theirs.as_mut(), &window).into_iter().map(|m| m.data).collect();

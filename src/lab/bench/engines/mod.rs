@@ -107,11 +107,11 @@ pub fn run(request: &Request) -> Result<Report, Failure> {
         }
         let question = format!("series {}", request.slots);
         for c in &mut contestants {
-            let Some(rail) = &rail else {
-                c.ask_with_cpu(&question);
-                continue;
+            let mut ask = || c.ask_with_cpu(&question);
+            let ((), joules) = match &rail {
+                Some(rail) => rail.during(ask),
+                None => (ask(), None),
             };
-            let ((), joules) = rail.during(|| c.ask_with_cpu(&question));
             c.keep(ENERGY, joules);
         }
     }
