@@ -4,6 +4,7 @@ mod bench;
 mod dataset;
 mod quantize;
 mod retrieve;
+mod surroundings;
 mod synthesize;
 mod train;
 
@@ -181,7 +182,10 @@ pub fn main() -> ExitCode {
         Verb::Retrieve(args) => retrieve::run(&args),
         Verb::Mine(args) => mine(args),
         Verb::Synthesize(args) => synthesize::run(&args),
-        Verb::Train(args) => train::run(&args),
+        Verb::Train(args) => {
+            surroundings::settle();
+            train::run(&args)
+        }
         Verb::Dataset(args) => dataset::run(&args),
         Verb::Evaluate(args) => evaluate(args),
         Verb::Export(args) => export(&args),

@@ -85,6 +85,7 @@ pub fn run(verb: &BenchVerb) -> Result<(), Failure> {
             write(args.json.as_deref(), &table)
         }
         BenchVerb::Train(args) => {
+            super::surroundings::settle();
             let table = step::measure(args.rounds, args.threads, torch(args)?)?;
             print!("{}", table.text());
             write(args.json.as_deref(), &table)

@@ -1,0 +1,38 @@
+//! Promise: training takes the threads that it is given and no more. candle adds and multiplies large maps on a pool of its own that waits by spinning: two
+//! trainings beside each other on two cores had a third of the speed.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// What candle names the threads of its pool.
+const POOL: &str = "candle-bp-";
+
+#[test]
+fn no_pool_spins_beside_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lesionlab"))
+        .args(["train", "--phantoms", "1", "--samples", "48", "--threads", "1", "--out"])
+        .arg(folder.path().join("run"))
+        .env_remove("CANDLE_NUM_THREADS")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The same process all the way: it starts itself anew in its place.
+    let tasks = format!("/proc/{}/task", child.id());
+    let (mut looks, mut names) = (0, std::collections::BTreeSet::new());
+    while child.try_wait().unwrap().is_none() {
+        let found = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+        let comm = found.filter_map(|t| std::fs::read_to_string(t.path().join("comm")).ok());
+        names.extend(comm.map(|name| name.trim().to_owned()));
+        looks += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let done = child.wait_with_output().unwrap();
+    let text = [done.stdout, done.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(done.status.success() && text.contains("48 samples"), "{text}");
+    assert!(looks > 10 && names.iter().any(|n| n == "lesionlab"), "{looks} looks: {names:?}");
+    assert!(!names.iter().any(|n| n.starts_with(POOL)), "{names:?}");
+}
