@@ -81,7 +81,7 @@ impl Crew {
         let tell = |engine: &mut dyn Engine, n: usize, made: &Made<'_, Features>| {
             let maps = |slot: &usize| place(slot).map_or_else(|| known(*slot), |n| made.of(n));
             let window: Vec<&Features> = windows[n].iter().filter_map(maps).collect();
-            Ok(nms::suppress(heads::decode(&engine.heads(&window)?)).to_vec())
+            Ok(nms::finds(heads::decode(&engine.heads(&window)?)).to_vec())
         };
         let (made, found) = self.in_stages(fresh.len(), |engine, n| encode(engine, fresh[n]), &needs, tell)?;
         Ok((fresh.into_iter().zip(made).collect(), found))

@@ -73,7 +73,7 @@ pub fn run(runs: &[PathBuf], scans: &[Scan], series: &Path, about: &About, blend
         );
     }
     // Before anything is measured: what ships is what the card speaks of.
-    let weights = weights.rounded_to_f16().map_err(|e| Failure::new(Class::Data, format!("the checkpoint's weights: {e}")))?;
+    let weights = weights.rounded_to_half().map_err(|e| Failure::new(Class::Data, format!("the checkpoint's weights: {e}")))?;
     let mut engine = CandleEngine::new(&spec, &weights).map_err(internal)?;
     let single = synthetic::run(sampler, &mut engine, VALIDATION_CROPS, 1, 11).map_err(internal)?;
     let context = synthetic::run(sampler, &mut engine, VALIDATION_CROPS, spec.context, 12).map_err(internal)?;

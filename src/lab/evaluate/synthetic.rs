@@ -39,7 +39,7 @@ pub fn run(sampler: &Sampler, engine: &mut dyn Engine, count: usize, slots: usiz
                 (b[0] + b[2]) / 2.0 >= i[0] && (b[0] + b[2]) / 2.0 <= i[2] && (b[1] + b[3]) / 2.0 >= i[1] && (b[1] + b[3]) / 2.0 <= i[3]
             })
         };
-        let mut kept = nms::suppress(heads::decode(&engine.heads(&window)?));
+        let mut kept = nms::finds(heads::decode(&engine.heads(&window)?));
         kept.retain(|c| !inside(&c.box_px));
         let image = Image {
             predictions: kept.iter().map(|c| (wide(c.box_px), f64::from(c.score))).collect(),

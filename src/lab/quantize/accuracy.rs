@@ -100,7 +100,7 @@ pub fn of_series(engine: &mut dyn Engine, series: &SeriesSlots) -> Result<Boxes,
     let mut boxes = Vec::with_capacity(features.len());
     for i in 0..features.len() {
         let window: Vec<&Features> = series.window(i, engine.context()).iter().map(|w| &features[*w]).collect();
-        let kept = nms::suppress(heads::decode(&engine.heads(&window).map_err(failed)?));
+        let kept = nms::finds(heads::decode(&engine.heads(&window).map_err(failed)?));
         boxes.push(kept.iter().map(|c| (c.box_px.map(f64::from), f64::from(c.score))).collect());
     }
     Ok(boxes)

@@ -316,7 +316,7 @@ impl Batches {
 mod tests {
     use super::*;
     use crate::detect::heads::decode;
-    use crate::detect::nms::{iou, suppress};
+    use crate::detect::nms::{finds, iou};
     use crate::detect::{Engine, Map, SlotInput, candle_engine::CandleEngine};
     use crate::lab::synthesize::Truth;
 
@@ -347,7 +347,7 @@ mod tests {
             let slot = SlotInput { height: CROP, width: CROP, data: sample.data.clone() };
             let features = engine.encode(&slot).unwrap();
             let maps: Vec<Map> = engine.heads(&vec![&features; spec.context]).unwrap();
-            let found = suppress(decode(&maps));
+            let found = finds(decode(&maps));
             let best = found.first().unwrap();
             assert!(iou(best.box_px, sample.truths[0].box_px) > 0.6, "{:?} for {:?}", best.box_px, sample.truths[0].box_px);
         }

@@ -107,7 +107,7 @@ fn image(loaded: &Loaded, marks: &[Mark], engine: &mut CandleEngine) -> Result<I
         features.push((*slot, engine.encode(&slot_input(&plane))?));
     }
     let of_window: Vec<&Features> = window.iter().filter_map(|w| features.iter().find(|(s, _)| s == w).map(|(_, f)| f)).collect();
-    let kept = nms::suppress(heads::decode(&engine.heads(&of_window)?));
+    let kept = nms::finds(heads::decode(&engine.heads(&of_window)?));
     let wide = |b: [f32; 4]| b.map(f64::from);
     let predictions = kept.iter().map(|c| (frame.box_to_image(c.box_px, grid), c.score)).filter(|(b, _)| {
         let [x, y] = [(b[0] + b[2]) / 2.0, (b[1] + b[3]) / 2.0];
