@@ -3,6 +3,7 @@
 use rand::Rng;
 
 use super::Planes;
+use super::mask::parts;
 use super::shape::Shape;
 
 /// Radius of the blur that separates tissue from noise, pixels.
@@ -17,6 +18,10 @@ const SOFT_HU: std::ops::Range<f32> = -60.0..170.0;
 const GRAIN_PX: usize = 16;
 /// Squares that are looked at.
 const GRAIN_DRAWS: usize = 40;
+/// What is darker than a yielding lesion by this gives way to it, all of it and none of it, HU.
+const GIVES_WAY_HU: [f32; 2] = [45.0, 15.0];
+/// A lesion that finds less room than this share of its section is not painted.
+const LEAST_ROOM: f32 = 0.45;
 
 /// How a lesion looks.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +36,8 @@ pub struct Look {
     pub rim_hu: f32,
     /// HU taken from the parts of the core that get no blood.
     pub necrosis_hu: f32,
+    /// It fills the room that darker tissue leaves, as a node in fat does, and covers nothing that is about as dense as itself.
+    pub yields: bool,
 }
 
 /// What a scan's slices do to what is painted.
@@ -69,7 +76,8 @@ pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, s
         smooth.iter().enumerate().map(noise).collect::<Vec<f32>>()
     });
     for (n, (plane, offset)) in planes.hu.iter_mut().zip(&planes.offsets_mm).enumerate() {
-        let smooth = blur(plane, size, (x1, y1, x2, y2));
+        let room = look.yields.then(|| Room::of(plane, size, (x1, y1, x2, y2), look.hu));
+        let smooth = room.as_ref().map_or_else(|| blur(plane, size, (x1, y1, x2, y2)), |r| r.tissue(plane, size));
         for y in y1..y2 {
             for x in x1..x2 {
                 let (mut alpha, mut depth) = (0.0, 0.0);
@@ -79,11 +87,12 @@ pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, s
                     alpha += a / samples.len() as f32;
                     depth += d / samples.len() as f32;
                 }
+                let i = y * size + x;
+                let j = (y - y1) * (x2 - x1) + x - x1;
+                alpha *= room.as_ref().map_or(1.0, |r| r.share[j]);
                 if alpha <= 0.0 {
                     continue;
                 }
-                let i = y * size + x;
-                let j = (y - y1) * (x2 - x1) + x - x1;
                 let tissue = smooth[j];
                 let noise = shared.as_ref().map_or_else(|| grain.under(plane[i], tissue, n, (x, y), rng), |s| s[j]);
                 let rim = if depth < 0.35 { look.rim_hu } else { -look.rim_hu };
@@ -153,20 +162,82 @@ fn residual(plane: &[f32], size: usize, window: (usize, usize, usize, usize)) ->
     smooth.iter().enumerate().map(|(j, tissue)| (value(j) - tissue).clamp(-NOISE_CAP_HU, NOISE_CAP_HU)).collect()
 }
 
-/// Where `shape` lies on one of the planes: inside its surface, whatever the edge. `size * size` values.
+/// Where what [`paint`] is about to paint will lie on one of the planes: inside its surface, whatever the edge. `size * size` values. Of a lesion that yields
+/// it is the largest connected part, and nothing where that is less than [`LEAST_ROOM`] of its shape.
 #[must_use]
-pub fn section(planes: &Planes, plane: usize, shape: &Shape, centre: [f32; 3]) -> Vec<bool> {
+pub fn section(planes: &Planes, plane: usize, shape: &Shape, centre: [f32; 3], look: Look) -> Vec<bool> {
     let (size, pixel_mm) = (planes.size, planes.pixel_mm);
     let mut mask = vec![false; size * size];
-    if let Some((x1, y1, x2, y2)) = span(planes, shape, centre) {
-        for y in y1..y2 {
-            for x in x1..x2 {
-                let p = [(x as f32 - centre[0]) * pixel_mm, (y as f32 - centre[1]) * pixel_mm, planes.offsets_mm[plane] - centre[2]];
-                mask[y * size + x] = shape.at(p).0 > 0.5;
+    let Some(window) = span(planes, shape, centre) else { return mask };
+    let (x1, y1, x2, y2) = window;
+    for y in y1..y2 {
+        for x in x1..x2 {
+            let p = [(x as f32 - centre[0]) * pixel_mm, (y as f32 - centre[1]) * pixel_mm, planes.offsets_mm[plane] - centre[2]];
+            mask[y * size + x] = shape.at(p).0 > 0.5;
+        }
+    }
+    if !look.yields {
+        return mask;
+    }
+    let whole = mask.iter().filter(|m| **m).count();
+    let room = Room::of(&planes.hu[plane], size, window, look.hu);
+    for (j, share) in room.share.iter().enumerate() {
+        mask[(y1 + j / (x2 - x1)) * size + x1 + j % (x2 - x1)] &= *share > 0.5;
+    }
+    let part = largest_part(&mask, size);
+    if (part.iter().filter(|m| **m).count() as f32) < LEAST_ROOM * whole as f32 { vec![false; size * size] } else { part }
+}
+
+/// Of a mask the largest part that is connected by sides.
+fn largest_part(mask: &[bool], width: usize) -> Vec<bool> {
+    let mut out = vec![false; mask.len()];
+    let largest = parts(mask, width).into_iter().max_by_key(Vec::len);
+    largest.into_iter().flatten().for_each(|i| out[i] = true);
+    out
+}
+
+/// What gives way to a yielding lesion, of a window of one plane.
+struct Room {
+    window: (usize, usize, usize, usize),
+    /// Of each pixel of the window, 0..1.
+    share: Vec<f32>,
+}
+
+impl Room {
+    /// For a lesion of `hu`; a pixel is as dense as the 3 × 3 round it.
+    fn of(plane: &[f32], size: usize, window: (usize, usize, usize, usize), hu: f32) -> Self {
+        let (x1, y1, x2, y2) = window;
+        let [all, none] = GIVES_WAY_HU.map(|d| hu - d);
+        let share = (y1..y2).flat_map(|y| (x1..x2).map(move |x| (x, y))).map(|(x, y)| {
+            let mean = mean_of(plane, size, (x, y), 1, |_| true).unwrap_or(plane[y * size + x]);
+            ((none - mean) / (none - all)).clamp(0.0, 1.0)
+        });
+        Self { window, share: share.collect() }
+    }
+
+    /// The smooth tissue of what gives way.
+    fn tissue(&self, plane: &[f32], size: usize) -> Vec<f32> {
+        let (x1, y1, x2, y2) = self.window;
+        let dark = |i: usize| {
+            let (x, y) = (i % size, i / size);
+            (x1..x2).contains(&x) && (y1..y2).contains(&y) && self.share[(y - y1) * (x2 - x1) + x - x1] > 0.5
+        };
+        let at = (y1..y2).flat_map(|y| (x1..x2).map(move |x| (x, y)));
+        at.map(|at| mean_of(plane, size, at, BLUR_PX, dark).unwrap_or(plane[at.1 * size + at.0])).collect()
+    }
+}
+
+/// Mean of the pixels of a square of this radius that are wanted, if there are any.
+fn mean_of(plane: &[f32], size: usize, (x, y): (usize, usize), radius: usize, wanted: impl Fn(usize) -> bool) -> Option<f32> {
+    let (mut sum, mut n) = (0.0, 0.0);
+    for y in y.saturating_sub(radius)..(y + radius + 1).min(size) {
+        for x in x.saturating_sub(radius)..(x + radius + 1).min(size) {
+            if wanted(y * size + x) {
+                (sum, n) = (sum + plane[y * size + x], n + 1.0);
             }
         }
     }
-    mask
+    (n > 0.0).then(|| sum / n)
 }
 
 /// Columns and rows that `shape` can reach: first x, first y, then the ends.
@@ -208,6 +279,7 @@ mod tests {
 
     use super::*;
     use crate::lab::synthesize::kind::{Drawn, Kind, table};
+    use crate::lab::synthesize::mask::distance;
     use crate::lab::synthesize::recist;
     use crate::lab::synthesize::site::{MUSCLE_HU, Site};
 
@@ -334,7 +406,7 @@ mod tests {
                 let mut drawn = draw(&kind, &mut rng);
                 let mut planes = phantom(tissue_hu(&kind), 0.0, &mut rng);
                 let long = |mask: &[bool]| recist::measure(mask, SIZE, 1, 0).unwrap().axes_px.unwrap()[0] * PIXEL_MM;
-                let mask = long(&section(&planes, PLANES / 2, &drawn.shape, CENTRE));
+                let mask = long(&section(&planes, PLANES / 2, &drawn.shape, CENTRE, drawn.look));
                 let slack = (0.1 * drawn.long_mm).max(1.5);
                 assert!((mask - drawn.long_mm).abs() <= slack, "{} seed {seed}: {mask:.1} mm, asked {:.1}", kind.name, drawn.long_mm);
                 // What can be seen ends where the mask does: half way between lesion and tissue, without noise and texture.
@@ -433,5 +505,59 @@ mod tests {
         assert!(both.len() > 100);
         let values = |plane: usize| both.iter().map(|i| planes.hu[plane][*i]).collect::<Vec<_>>();
         assert!(correlation(&values(here), &values(above)) > 0.95);
+    }
+
+    /// A node in fat beside muscle, with a vessel through it.
+    fn between_vessel_and_muscle() -> (Planes, Drawn, Vec<bool>) {
+        let kind = table().unwrap().into_iter().find(|k| k.name == "node").unwrap();
+        let mut rng = StdRng::seed_from_u64(11);
+        let mut drawn = loop {
+            let drawn = draw(&kind, &mut rng);
+            if (25.0..35.0).contains(&drawn.long_mm) {
+                break drawn;
+            }
+        };
+        drawn.look = Look { hu: 45.0, delta: false, texture_hu: 0.0, rim_hu: 0.0, necrosis_hu: 0.0, yields: true };
+        let mut planes = phantom(-100.0, 0.0, &mut rng);
+        let dense: Vec<bool> = (0..SIZE * SIZE)
+            .map(|i| ((i % SIZE) as f32 - CENTRE[0] - 7.0).hypot((i / SIZE) as f32 - CENTRE[1]) < 5.0 || i / SIZE > SIZE / 2 + 8)
+            .collect();
+        for plane in &mut planes.hu {
+            plane.iter_mut().zip(&dense).filter(|(_, d)| **d).for_each(|(v, _)| *v += 160.0);
+        }
+        (planes, drawn, dense)
+    }
+
+    #[test]
+    fn a_lesion_that_yields_fills_the_fat_between_what_lies_there() {
+        let (before, drawn, dense) = between_vessel_and_muscle();
+        let here = PLANES / 2;
+        let mask = section(&before, here, &drawn.shape, CENTRE, drawn.look);
+        let mut planes = Planes { hu: before.hu.clone(), offsets_mm: before.offsets_mm.clone(), ..before };
+        paint(&mut planes, &drawn.shape, CENTRE, drawn.look, Slices::of(1.0), &mut StdRng::seed_from_u64(1));
+        let deep = |i: &usize| dense[*i] && [i - 1, i + 1, i - SIZE, i + SIZE].iter().all(|j| dense[*j]);
+        let covered = (SIZE..SIZE * (SIZE - 1)).filter(deep).filter(|i| planes.hu[here][*i] != before.hu[here][*i]).count();
+        assert_eq!(covered, 0, "pixels of vessel and muscle");
+        assert!((SIZE..SIZE * (SIZE - 1)).filter(deep).all(|i| !mask[i]));
+        let filled: Vec<f32> =
+            pixels(&planes, here, &drawn, 0.1..2.0).into_iter().filter(|i| mask[*i]).map(|i| planes.hu[here][i]).collect();
+        assert!(filled.len() > 200 && (mean(&filled) - 45.0).abs() < 4.0, "{} pixels of {:.0} HU", filled.len(), mean(&filled));
+        // Up to what is dense: no line of fat is left between.
+        let gap = pixels(&planes, here, &drawn, 0.1..2.0).into_iter().filter(|i| !dense[*i] && planes.hu[here][*i] < -40.0).count();
+        assert!(gap * 50 < filled.len(), "{gap} pixels of fat left of {}", filled.len());
+        // Away from what is dense, where the edge is.
+        let away = distance(&dense, SIZE);
+        let inner = pixels(&planes, here, &drawn, 0.1..2.0).into_iter().filter(|i| mask[*i] && away[*i] > 4.0).map(|i| planes.hu[here][i]);
+        let ratio = deviation(&inner.collect::<Vec<_>>()) / NOISE_HU;
+        assert!((0.75..1.25).contains(&ratio), "noise {ratio:.2} of the scan's");
+    }
+
+    #[test]
+    fn a_lesion_without_room_is_none() {
+        let (mut planes, drawn, _) = between_vessel_and_muscle();
+        planes.hu.iter_mut().for_each(|p| p[..SIZE * (SIZE / 2 - 2)].fill(60.0));
+        assert!(section(&planes, PLANES / 2, &drawn.shape, CENTRE, drawn.look).iter().all(|m| !m));
+        let covers = Look { yields: false, ..drawn.look };
+        assert!(section(&planes, PLANES / 2, &drawn.shape, CENTRE, covers).iter().any(|m| *m));
     }
 }

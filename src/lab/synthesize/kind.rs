@@ -90,6 +90,7 @@ impl Kind {
             texture_hu: self.texture_hu * rng.random_range(0.3..1.5),
             rim_hu: if rim { rng.random_range(8.0..35.0) } else { 0.0 },
             necrosis_hu: if long_mm > NECROSIS_MM && rng.random_bool(0.5) { rng.random_range(12.0..55.0) } else { 0.0 },
+            yields: matches!(self.site, Site::Fat | Site::Subcutaneous),
         };
         Drawn { shape, look, long_mm }
     }

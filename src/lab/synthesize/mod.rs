@@ -9,6 +9,8 @@ pub mod graft;
 pub mod hard;
 pub mod insert;
 pub mod kind;
+pub mod mask;
+pub mod organs;
 pub mod phantom;
 pub mod preview;
 pub mod real;
@@ -45,7 +47,10 @@ pub const CROP: usize = 256;
 /// Type of a lesion of which nobody said what it is: the loss leaves it out.
 pub const UNKNOWN_TYPE: usize = TYPE_NAMES.len();
 /// Chest slices passed over: most of the scans are of the chest, most of the body is not.
-const CHEST_SKIPPED: f64 = 0.45;
+const CHEST_SKIPPED: f64 = 0.6;
+/// A crop of which more than this counts neither way teaches little: so many of them are passed over.
+const MOST_IGNORED: f32 = 0.5;
+const IGNORED_SKIPPED: f64 = 0.75;
 /// Of the share of real lesions, what is left where they have to be shrunk.
 const SHRUNK_SHARE: f64 = 0.4;
 /// Share of samples that show a real lesion in its own surroundings, and how many of those are nodules.
@@ -53,6 +58,8 @@ const PASTED_SHARE: f64 = 0.1;
 const PASTED_LUNG: f64 = 0.3;
 /// Share of samples that show a false alarm of the detector, where there is a list of them.
 const HARD_SHARE: f64 = 0.4;
+/// Share of samples in which organs are enhanced one by one.
+const ORGANS_SHARE: f64 = 0.5;
 /// Draws of a place until one lies in the crop.
 const MOST_DRAWS: usize = 8;
 /// A crop's middle lies at least this share of its side inside the body's box.
@@ -230,9 +237,21 @@ impl Sampler {
         let to_crop = |p: [u16; 2]| view.to_crop([f64::from(p[0]), f64::from(p[1])]);
         let slice = &scan.slices[key_slice];
         let mut ignore: Vec<[f32; 4]> = slice.disease.iter().map(|d| view.region(d.region)).collect();
+        if share_of_crop(&ignore) > MOST_IGNORED && rng.random_bool(IGNORED_SKIPPED) {
+            return None;
+        }
         let mut truths: Vec<Truth> = Vec::new();
+        if self.recipe.has(Ingredient::Organs) && rng.random_bool(ORGANS_SHARE) {
+            organs::enhance(&mut planes, rng);
+        }
         if self.recipe.has(Ingredient::Tubes) {
             self.look_alikes(rng, &mut planes, places, &view, slices);
+        }
+        if self.recipe.has(Ingredient::Veins) {
+            self.veins(rng, &mut planes, places, &view, slices);
+        }
+        if self.recipe.has(Ingredient::Touches) {
+            self.touches(rng, &mut planes, places, &view, slices);
         }
         if self.recipe.has(Ingredient::Grafts) {
             self.grafts(rng, &mut planes, places, &view, pixel_mm);
@@ -284,16 +303,36 @@ impl Sampler {
                 return Some(truth);
             }
         }
-        let Drawn { shape, look, long_mm } = kind.draw(rng, places.muscle_hu);
+        let Drawn { shape, mut look, long_mm } = kind.draw(rng, places.muscle_hu);
+        look.yields &= self.recipe.has(Ingredient::Room);
         let middle = planes.hu.len() / 2;
         if kind.site != Site::Lung && sticks_out(&planes.hu[middle], planes.size, place, long_mm * 0.45 / planes.pixel_mm) {
             return None;
         }
         let z = rng.random_range(-0.65..0.65) * shape.semi_mm[2];
         let centre = [place[0], place[1], z];
+        let mask = insert::section(planes, middle, &shape, centre, look);
+        let truth = recist::measure(&mask, planes.size, LEAST_PIXELS, lesion_type)?;
         insert::paint(planes, &shape, centre, look, slices, rng);
-        let mask = insert::section(planes, middle, &shape, centre);
-        recist::measure(&mask, planes.size, LEAST_PIXELS, lesion_type)
+        Some(truth)
+    }
+
+    /// Places painted over as a lesion would be, with the tissue that was there, grain and texture: no lesions.
+    fn touches(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, slices: Slices) {
+        for (site, chance) in [(Site::Parenchyma, 0.3), (Site::Fat, 0.3), (Site::Muscle, 0.4), (Site::Bone, 0.2)] {
+            let kinds: Vec<&Kind> = self.kinds.iter().filter(|k| k.site == site).collect();
+            if !rng.random_bool(chance) {
+                continue;
+            }
+            for _ in 0..rng.random_range(1..3) {
+                let (Some(place), Some(kind)) = (choose(rng, places.of(site)), choose(rng, &kinds)) else { continue };
+                let at = view.to_crop([f64::from(place[0]), f64::from(place[1])]);
+                let Drawn { shape, look, .. } = kind.draw(rng, places.muscle_hu);
+                let texture_hu = look.texture_hu * rng.random_range(0.0..0.6);
+                let look = Look { hu: 0.0, delta: true, texture_hu, rim_hu: 0.0, necrosis_hu: 0.0, yields: false };
+                insert::paint(planes, &shape, [at[0], at[1], 0.0], look, slices, rng);
+            }
+        }
     }
 
     /// Pieces of other healthy bodies in like places, no lesions.
@@ -332,9 +371,25 @@ impl Sampler {
                 let tube = Shape::tube(rng, radius, edge);
                 // Bowel has a wall and other content than the wall.
                 let rim_hu = if radius > 6.0 { rng.random_range(0.0..25.0) } else { 0.0 };
-                let look = Look { hu: rng.random_range(10.0..150.0), delta: false, texture_hu: 4.0, rim_hu, necrosis_hu: 0.0 };
+                let look =
+                    Look { hu: rng.random_range(10.0..150.0), delta: false, texture_hu: 4.0, rim_hu, necrosis_hu: 0.0, yields: false };
                 insert::paint(planes, &tube, [at[0], at[1], 0.0], look, slices, rng);
             }
+        }
+    }
+
+    /// Veins of livers and spleens after an injection: tubes brighter than the tissue. Two of the three enhanced livers count neither way, for their disease.
+    fn veins(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, slices: Slices) {
+        if places.of(Site::Parenchyma).is_empty() || !rng.random_bool(0.5) {
+            return;
+        }
+        let hu = rng.random_range(10.0..70.0);
+        for _ in 0..rng.random_range(1..6) {
+            let Some(place) = choose(rng, places.of(Site::Parenchyma)) else { continue };
+            let at = view.to_crop([f64::from(place[0]), f64::from(place[1])]);
+            let (radius, edge) = (rng.random_range(1.2..6.0), rng.random_range(0.6..2.0));
+            let look = Look { hu, delta: true, texture_hu: 3.0, rim_hu: 0.0, necrosis_hu: 0.0, yields: false };
+            insert::paint(planes, &Shape::tube(rng, radius, edge), [at[0], at[1], 0.0], look, slices, rng);
         }
     }
 }
@@ -349,6 +404,17 @@ fn place_of(rng: &mut StdRng, density: &Density, places: &Sites, kind: &Kind) ->
         }
     }
     None
+}
+
+/// Share of a crop that lies in one of these regions at least, on a raster of 16 × 16 points.
+fn share_of_crop(regions: &[[f32; 4]]) -> f32 {
+    const POINTS: usize = 16;
+    let at = |i: usize| (i as f32 + 0.5) * CROP as f32 / POINTS as f32;
+    let covered = |i: &usize| {
+        let (x, y) = (at(i % POINTS), at(i / POINTS));
+        regions.iter().any(|r| r[0] <= x && x <= r[2] && r[1] <= y && y <= r[3])
+    };
+    (0..POINTS * POINTS).filter(covered).count() as f32 / (POINTS * POINTS) as f32
 }
 
 /// Whether a disc reaches into air: a mass of the body wall does not hang in front of the skin.

@@ -13,8 +13,16 @@ pub enum Ingredient {
     LungGrain,
     /// Tone curves as an injection and its phases draw them; without, HU stay as they are
     ContrastPhases,
+    /// Organs, vessels and bowel loops enhanced one by one
+    Organs,
     /// Painted tubes like vessels and bowel
     Tubes,
+    /// Painted veins in livers and spleens, brighter than the tissue
+    Veins,
+    /// Places painted over as lesions are, with what was there: the painter's hand makes no lesion
+    Touches,
+    /// Lesions in fat leave what lies in it and fill the room between; without, they cover vessels, bowel and organs
+    Room,
     /// Pieces of other bodies' healthy tissue
     Grafts,
     /// Steps and windows of 8-bit exports

@@ -221,7 +221,7 @@ fn lesion(scan: &mut Scan, wanted: Wanted, others: &[Lesion], rng: &mut StdRng) 
     if site != Site::Lung && sticks_out(own, planes.size, [centre[0], centre[1]], long_mm * 0.45 / planes.pixel_mm) {
         return None;
     }
-    let sections: Vec<Vec<bool>> = (0..planes.hu.len()).map(|i| insert::section(planes, i, &shape, centre)).collect();
+    let sections: Vec<Vec<bool>> = (0..planes.hu.len()).map(|i| insert::section(planes, i, &shape, centre, look)).collect();
     let areas: Vec<usize> = sections.iter().map(|s| s.iter().filter(|v| **v).count()).collect();
     let key = (0..areas.len()).max_by_key(|i| areas[*i])?;
     let shown = [areas.iter().position(|a| *a > 0)? + window.first, areas.iter().rposition(|a| *a > 0)? + window.first];
