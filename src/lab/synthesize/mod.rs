@@ -9,6 +9,7 @@ pub mod graft;
 pub mod hard;
 pub mod insert;
 pub mod kind;
+mod look_alikes;
 pub mod mask;
 pub mod organs;
 pub mod phantom;
@@ -27,11 +28,10 @@ use rayon::prelude::*;
 
 use self::density::Density;
 use self::hard::FalseAlarm;
-use self::insert::{Look, Slices};
+use self::insert::Slices;
 use self::kind::{Drawn, Kind};
 use self::real::RealLesion;
 use self::recipe::{Ingredient, Recipe};
-use self::shape::Shape;
 use self::site::{Part, Site, Sites};
 use self::warp::View;
 use super::dataset::Scan;
@@ -58,8 +58,6 @@ const PASTED_SHARE: f64 = 0.1;
 const PASTED_LUNG: f64 = 0.3;
 /// Share of samples that show a false alarm of the detector, where there is a list of them.
 const HARD_SHARE: f64 = 0.4;
-/// Share of samples in which organs are enhanced one by one.
-const ORGANS_SHARE: f64 = 0.5;
 /// Draws of a place until one lies in the crop.
 const MOST_DRAWS: usize = 8;
 /// A crop's middle lies at least this share of its side inside the body's box.
@@ -241,21 +239,7 @@ impl Sampler {
             return None;
         }
         let mut truths: Vec<Truth> = Vec::new();
-        if self.recipe.has(Ingredient::Organs) && rng.random_bool(ORGANS_SHARE) {
-            organs::enhance(&mut planes, rng);
-        }
-        if self.recipe.has(Ingredient::Tubes) {
-            self.look_alikes(rng, &mut planes, places, &view, slices);
-        }
-        if self.recipe.has(Ingredient::Veins) {
-            self.veins(rng, &mut planes, places, &view, slices);
-        }
-        if self.recipe.has(Ingredient::Touches) {
-            self.touches(rng, &mut planes, places, &view, slices);
-        }
-        if self.recipe.has(Ingredient::Grafts) {
-            self.grafts(rng, &mut planes, places, &view, pixel_mm);
-        }
+        self.look_alikes(rng, &mut planes, places, &view, slices, pixel_mm);
         if pasted && let Some(lesion) = self.pasted(rng) {
             let (truth, patch) = lesion.paste(&mut planes, rng)?;
             truths.push(truth);
@@ -315,82 +299,6 @@ impl Sampler {
         let truth = recist::measure(&mask, planes.size, LEAST_PIXELS, lesion_type)?;
         insert::paint(planes, &shape, centre, look, slices, rng);
         Some(truth)
-    }
-
-    /// Places painted over as a lesion would be, with the tissue that was there, grain and texture: no lesions.
-    fn touches(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, slices: Slices) {
-        for (site, chance) in [(Site::Parenchyma, 0.3), (Site::Fat, 0.3), (Site::Muscle, 0.4), (Site::Bone, 0.2)] {
-            let kinds: Vec<&Kind> = self.kinds.iter().filter(|k| k.site == site).collect();
-            if !rng.random_bool(chance) {
-                continue;
-            }
-            for _ in 0..rng.random_range(1..3) {
-                let (Some(place), Some(kind)) = (choose(rng, places.of(site)), choose(rng, &kinds)) else { continue };
-                let at = view.to_crop([f64::from(place[0]), f64::from(place[1])]);
-                let Drawn { shape, look, .. } = kind.draw(rng, places.muscle_hu);
-                let texture_hu = look.texture_hu * rng.random_range(0.0..0.6);
-                let look = Look { hu: 0.0, delta: true, texture_hu, rim_hu: 0.0, necrosis_hu: 0.0, yields: false };
-                insert::paint(planes, &shape, [at[0], at[1], 0.0], look, slices, rng);
-            }
-        }
-    }
-
-    /// Pieces of other healthy bodies in like places, no lesions.
-    fn grafts(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, pixel_mm: f64) {
-        for (site, chance) in [(Site::Lung, 0.15), (Site::Fat, 0.4), (Site::Muscle, 0.15)] {
-            if !rng.random_bool(chance) {
-                continue;
-            }
-            let (scan, sites, grid) = &self.scans[pick(rng, &self.weights)];
-            let slot = rng.random_range(0..grid.slots.len());
-            let key = grid.slots[slot].nearest();
-            let (Some(from), Some(to)) = (choose(rng, sites[key].of(site)), choose(rng, places.of(site))) else { continue };
-            let half = rng.random_range(graft::HALF_PX);
-            let frame = Frame::centred(from.map(f64::from), scan.grid, pixel_mm, 2 * half, 2 * half);
-            let reach = [0, 1].map(|axis| half as f64 * pixel_mm / scan.grid.spacing_mm[1 - axis]);
-            if scan.slices[key].disease.iter().any(|d| d.region.is_near(from.map(f64::from), reach)) {
-                continue;
-            }
-            let patch = planes_of(scan, grid, slot, planes.hu.len(), &frame);
-            let at = view.to_crop([f64::from(to[0]), f64::from(to[1])]);
-            graft::graft(planes, &patch, at, rng);
-        }
-    }
-
-    /// Vessels and bowel: tubes that go on through the slices, with the HU and edges of lesions.
-    fn look_alikes(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, slices: Slices) {
-        for (site, chance) in [(Site::Lung, 0.3), (Site::Fat, 0.4)] {
-            if places.of(site).is_empty() || !rng.random_bool(chance) {
-                continue;
-            }
-            for _ in 0..rng.random_range(1..4) {
-                let Some(place) = choose(rng, places.of(site)) else { continue };
-                let at = view.to_crop([f64::from(place[0]), f64::from(place[1])]);
-                let radius = if site == Site::Lung { rng.random_range(0.8..3.5) } else { rng.random_range(1.5..11.0) };
-                let edge = rng.random_range(0.6..1.6);
-                let tube = Shape::tube(rng, radius, edge);
-                // Bowel has a wall and other content than the wall.
-                let rim_hu = if radius > 6.0 { rng.random_range(0.0..25.0) } else { 0.0 };
-                let look =
-                    Look { hu: rng.random_range(10.0..150.0), delta: false, texture_hu: 4.0, rim_hu, necrosis_hu: 0.0, yields: false };
-                insert::paint(planes, &tube, [at[0], at[1], 0.0], look, slices, rng);
-            }
-        }
-    }
-
-    /// Veins of livers and spleens after an injection: tubes brighter than the tissue. Two of the three enhanced livers count neither way, for their disease.
-    fn veins(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, slices: Slices) {
-        if places.of(Site::Parenchyma).is_empty() || !rng.random_bool(0.5) {
-            return;
-        }
-        let hu = rng.random_range(10.0..70.0);
-        for _ in 0..rng.random_range(1..6) {
-            let Some(place) = choose(rng, places.of(Site::Parenchyma)) else { continue };
-            let at = view.to_crop([f64::from(place[0]), f64::from(place[1])]);
-            let (radius, edge) = (rng.random_range(1.2..6.0), rng.random_range(0.6..2.0));
-            let look = Look { hu, delta: true, texture_hu: 3.0, rim_hu: 0.0, necrosis_hu: 0.0, yields: false };
-            insert::paint(planes, &Shape::tube(rng, radius, edge), [at[0], at[1], 0.0], look, slices, rng);
-        }
     }
 }
 
