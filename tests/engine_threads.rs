@@ -2,18 +2,12 @@
 //! quarter of all processor time. A process of its own: whatever else starts that pool is not in it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
 use std::path::Path;
 
 use lesionwatch::detect::{Features, select};
 use lesionwatch::lab::slots::SeriesSlots;
-
-/// What candle names the threads of its pool.
-const POOL: &str = "candle-bp-";
-
-fn threads() -> Vec<String> {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    tasks.filter_map(|t| std::fs::read_to_string(t.unwrap().path().join("comm")).ok()).map(|name| name.trim().to_owned()).collect()
-}
 
 #[test]
 fn no_pool_spins_beside_the_engines_own_threads() {
@@ -22,8 +16,8 @@ fn no_pool_spins_beside_the_engines_own_threads() {
     let mut engine = select::started(&bundle, "candle-cpu").unwrap();
     let features: Features = engine.encode(&series.slot(30).unwrap()).unwrap();
     assert!(!engine.heads(&[&features, &features, &features]).unwrap().is_empty());
-    let running = threads();
+    let running = common::thread_names(std::process::id());
     println!("{running:?}");
     assert!(running.iter().any(|t| t.starts_with("candle-cpu")), "the engine's own threads have names: {running:?}");
-    assert!(!running.iter().any(|t| t.starts_with(POOL)), "{running:?}");
+    assert!(!running.iter().any(|t| t.starts_with(common::SPINNING_POOL)), "{running:?}");
 }

@@ -2,11 +2,10 @@
 //! trainings beside each other on two cores had a third of the speed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// What candle names the threads of its pool.
-const POOL: &str = "candle-bp-";
 
 #[test]
 fn no_pool_spins_beside_training() {
@@ -20,12 +19,9 @@ fn no_pool_spins_beside_training() {
         .spawn()
         .unwrap();
     // The same process all the way: it starts itself anew in its place.
-    let tasks = format!("/proc/{}/task", child.id());
     let (mut looks, mut names) = (0, std::collections::BTreeSet::new());
     while child.try_wait().unwrap().is_none() {
-        let found = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
-        let comm = found.filter_map(|t| std::fs::read_to_string(t.path().join("comm")).ok());
-        names.extend(comm.map(|name| name.trim().to_owned()));
+        names.extend(common::thread_names(child.id()));
         looks += 1;
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -34,5 +30,5 @@ fn no_pool_spins_beside_training() {
     let text = String::from_utf8_lossy(&text);
     assert!(done.status.success() && text.contains("done: "), "{text}");
     assert!(looks > 10 && names.iter().any(|n| n == "lesionlab"), "{looks} looks: {names:?}");
-    assert!(!names.iter().any(|n| n.starts_with(POOL)), "{names:?}");
+    assert!(!names.iter().any(|n| n.starts_with(common::SPINNING_POOL)), "{names:?}");
 }

@@ -59,6 +59,15 @@ pub fn tool(name: &str) -> Command {
     command
 }
 
+/// What candle names the threads of the pool that waits by spinning.
+pub const SPINNING_POOL: &str = "candle-bp-";
+
+/// Names of the threads that a process has now; none where it has ended.
+pub fn thread_names(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|t| std::fs::read_to_string(t.path().join("comm")).ok()).map(|name| name.trim().to_owned()).collect()
+}
+
 pub fn run(command: &mut Command) -> (bool, String) {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}: is it installed? tests/run installs the peers"));
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

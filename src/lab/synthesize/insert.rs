@@ -40,6 +40,14 @@ pub struct Look {
     pub yields: bool,
 }
 
+impl Look {
+    /// The same all through, on whatever lies there.
+    #[must_use]
+    pub fn even(hu: f32, delta: bool, texture_hu: f32) -> Self {
+        Self { hu, delta, texture_hu, rim_hu: 0.0, necrosis_hu: 0.0, yields: false }
+    }
+}
+
 /// What a scan's slices do to what is painted.
 #[derive(Debug, Clone, Copy)]
 pub struct Slices {
@@ -517,7 +525,7 @@ mod tests {
                 break drawn;
             }
         };
-        drawn.look = Look { hu: 45.0, delta: false, texture_hu: 0.0, rim_hu: 0.0, necrosis_hu: 0.0, yields: true };
+        drawn.look = Look { yields: true, ..Look::even(45.0, false, 0.0) };
         let mut planes = phantom(-100.0, 0.0, &mut rng);
         let dense: Vec<bool> = (0..SIZE * SIZE)
             .map(|i| ((i % SIZE) as f32 - CENTRE[0] - 7.0).hypot((i / SIZE) as f32 - CENTRE[1]) < 5.0 || i / SIZE > SIZE / 2 + 8)

@@ -38,17 +38,16 @@ impl Sampler {
     /// Places painted over as a lesion would be, with the tissue that was there, grain and texture: no lesions.
     fn touches(&self, rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, slices: Slices) {
         for (site, chance) in [(Site::Parenchyma, 0.3), (Site::Fat, 0.3), (Site::Muscle, 0.4), (Site::Bone, 0.2)] {
-            let kinds: Vec<&Kind> = self.kinds.iter().filter(|k| k.site == site).collect();
             if !rng.random_bool(chance) {
                 continue;
             }
+            let kinds: Vec<&Kind> = self.kinds.iter().filter(|k| k.site == site).collect();
             for _ in 0..rng.random_range(1..3) {
                 let (Some(place), Some(kind)) = (choose(rng, places.of(site)), choose(rng, &kinds)) else { continue };
-                let at = view.to_crop([f64::from(place[0]), f64::from(place[1])]);
+                let at = view.to_crop(place.map(f64::from));
                 let Drawn { shape, look, .. } = kind.draw(rng, places.muscle_hu);
                 let texture_hu = look.texture_hu * rng.random_range(0.0..0.6);
-                let look = Look { hu: 0.0, delta: true, texture_hu, rim_hu: 0.0, necrosis_hu: 0.0, yields: false };
-                insert::paint(planes, &shape, [at[0], at[1], 0.0], look, slices, rng);
+                insert::paint(planes, &shape, [at[0], at[1], 0.0], Look::even(0.0, true, texture_hu), slices, rng);
             }
         }
     }
@@ -70,7 +69,7 @@ impl Sampler {
                 continue;
             }
             let patch = planes_of(scan, grid, slot, planes.hu.len(), &frame);
-            let at = view.to_crop([f64::from(to[0]), f64::from(to[1])]);
+            let at = view.to_crop(to.map(f64::from));
             graft::graft(planes, &patch, at, rng);
         }
     }
@@ -84,13 +83,13 @@ fn tubes(rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, sli
         }
         for _ in 0..rng.random_range(1..4) {
             let Some(place) = choose(rng, places.of(site)) else { continue };
-            let at = view.to_crop([f64::from(place[0]), f64::from(place[1])]);
+            let at = view.to_crop(place.map(f64::from));
             let radius = if site == Site::Lung { rng.random_range(0.8..3.5) } else { rng.random_range(1.5..11.0) };
             let edge = rng.random_range(0.6..1.6);
             let tube = Shape::tube(rng, radius, edge);
             // Bowel has a wall and other content than the wall.
             let rim_hu = if radius > 6.0 { rng.random_range(0.0..25.0) } else { 0.0 };
-            let look = Look { hu: rng.random_range(10.0..150.0), delta: false, texture_hu: 4.0, rim_hu, necrosis_hu: 0.0, yields: false };
+            let look = Look { rim_hu, ..Look::even(rng.random_range(10.0..150.0), false, 4.0) };
             insert::paint(planes, &tube, [at[0], at[1], 0.0], look, slices, rng);
         }
     }
@@ -104,9 +103,9 @@ fn veins(rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, sli
     let hu = rng.random_range(10.0..70.0);
     for _ in 0..rng.random_range(1..6) {
         let Some(place) = choose(rng, places.of(Site::Parenchyma)) else { continue };
-        let at = view.to_crop([f64::from(place[0]), f64::from(place[1])]);
+        let at = view.to_crop(place.map(f64::from));
         let (radius, edge) = (rng.random_range(1.2..6.0), rng.random_range(0.6..2.0));
-        let look = Look { hu, delta: true, texture_hu: 3.0, rim_hu: 0.0, necrosis_hu: 0.0, yields: false };
+        let look = Look::even(hu, true, 3.0);
         insert::paint(planes, &Shape::tube(rng, radius, edge), [at[0], at[1], 0.0], look, slices, rng);
     }
 }

@@ -3,6 +3,13 @@
 /// Further away than any pixel.
 const FAR: f32 = 1e6;
 
+/// The pixels beside pixel `i` of `len`, by sides.
+pub fn neighbours(i: usize, width: usize, len: usize) -> impl Iterator<Item = usize> {
+    let x = i % width;
+    let all = [(i >= width, i.wrapping_sub(width)), (i + width < len, i + width), (x > 0, i.wrapping_sub(1)), (x + 1 < width, i + 1)];
+    all.into_iter().filter(|(on, _)| *on).map(|(_, j)| j)
+}
+
 /// Pixels of each part of a mask that is connected by sides.
 #[must_use]
 pub fn parts(mask: &[bool], width: usize) -> Vec<Vec<usize>> {
@@ -17,10 +24,7 @@ pub fn parts(mask: &[bool], width: usize) -> Vec<Vec<usize>> {
         let mut next = 0;
         while let Some(i) = part.get(next).copied() {
             next += 1;
-            let (x, y) = (i % width, i / width);
-            let sides =
-                [(x > 0, i.wrapping_sub(1)), (x + 1 < width, i + 1), (y > 0, i.wrapping_sub(width)), (i + width < mask.len(), i + width)];
-            for (_, j) in sides.into_iter().filter(|(on, _)| *on) {
+            for j in neighbours(i, width, mask.len()) {
                 if left[j] {
                     left[j] = false;
                     part.push(j);

@@ -232,7 +232,7 @@ impl Sampler {
             own_noise: self.recipe.has(Ingredient::PlaneNoise),
             borrowed_grain: self.recipe.has(Ingredient::LungGrain),
         };
-        let to_crop = |p: [u16; 2]| view.to_crop([f64::from(p[0]), f64::from(p[1])]);
+        let to_crop = |p: [u16; 2]| view.to_crop(p.map(f64::from));
         let slice = &scan.slices[key_slice];
         let mut ignore: Vec<[f32; 4]> = slice.disease.iter().map(|d| view.region(d.region)).collect();
         if share_of_crop(&ignore) > MOST_IGNORED && rng.random_bool(IGNORED_SKIPPED) {

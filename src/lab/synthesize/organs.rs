@@ -4,7 +4,7 @@
 use rand::Rng;
 
 use super::Planes;
-use super::mask::{distance, parts};
+use super::mask::{distance, neighbours, parts};
 
 /// Soft tissue, unenhanced or not, as the mean of 3 × 3 pixels, HU.
 const SOFT_HU: std::ops::Range<f32> = -10.0..230.0;
@@ -92,28 +92,11 @@ fn core(smooth: &[f32], size: usize, neck: f32) -> Vec<bool> {
     distance(&other, size).into_iter().map(|d| d > neck).collect()
 }
 
-/// The connected parts of `cores` that lie over a part of the plane beside.
+/// What of `cores` lies over a part of the plane beside, and a pixel further, for structures drift from plane to plane: a part that merges with others further
+/// on does not take them along.
 fn continued(cores: &[bool], here: &[bool], size: usize) -> Vec<bool> {
-    let mut out = vec![false; cores.len()];
-    // As much of them as lies over it: a part that merges with others further on does not take them along.
-    for i in 0..cores.len() {
-        out[i] = cores[i] && here[i];
-    }
-    grow(&mut out, cores, size);
-    out
-}
-
-/// One pixel further, within `cores`: structures drift from plane to plane.
-fn grow(part: &mut [bool], cores: &[bool], size: usize) {
-    let before = part.to_vec();
-    for i in 0..part.len() {
-        let (x, y) = (i % size, i / size);
-        let beside = (x > 0 && before[i - 1])
-            || (x + 1 < size && before[i + 1])
-            || (y > 0 && before[i - size])
-            || (y + 1 < size && before[i + size]);
-        part[i] |= cores[i] && beside;
-    }
+    let over = |i: usize| cores[i] && here[i];
+    (0..cores.len()).map(|i| cores[i] && (here[i] || neighbours(i, size, cores.len()).any(over))).collect()
 }
 
 fn mean_of_nine(plane: &[f32], size: usize) -> Vec<f32> {

@@ -1,5 +1,6 @@
 //! Where a lesion may lie: tissue classes of one slice on a coarse raster, by HU, homogeneity and place.
 
+use super::mask::{neighbours, parts};
 use crate::lab::dataset::{Scan, ScanSlice};
 use crate::volume::HuImage;
 use crate::volume::body::PixelBox;
@@ -180,7 +181,7 @@ fn flood(seeds: &[bool], rows: usize, cols: usize, passes: impl Fn(usize) -> boo
     let mut reached = seeds.to_vec();
     let mut stack: Vec<usize> = (0..rows * cols).filter(|i| seeds[*i]).collect();
     while let Some(i) = stack.pop() {
-        for j in neighbours(i, rows, cols) {
+        for j in neighbours(i, cols, rows * cols) {
             if !reached[j] && passes(j) {
                 reached[j] = true;
                 stack.push(j);
@@ -188,12 +189,6 @@ fn flood(seeds: &[bool], rows: usize, cols: usize, passes: impl Fn(usize) -> boo
         }
     }
     reached
-}
-
-fn neighbours(i: usize, rows: usize, cols: usize) -> impl Iterator<Item = usize> {
-    let (y, x) = (i / cols, i % cols);
-    let all = [(y > 0, i.wrapping_sub(cols)), (y + 1 < rows, i + cols), (x > 0, i.wrapping_sub(1)), (x + 1 < cols, i + 1)];
-    all.into_iter().filter(|(ok, _)| *ok).map(|(_, j)| j)
 }
 
 /// Two raster steps from skin and air.
@@ -213,24 +208,12 @@ struct Components {
 }
 
 fn components(rows: usize, cols: usize, member: &dyn Fn(usize) -> bool) -> Components {
-    let mut c = Components { label: vec![0; rows * cols], area: vec![0] };
-    for start in 0..rows * cols {
-        if c.label[start] != 0 || !member(start) {
-            continue;
-        }
+    let mask: Vec<bool> = (0..rows * cols).map(member).collect();
+    let mut c = Components { label: vec![0; mask.len()], area: vec![0] };
+    for part in parts(&mask, cols) {
         let label = c.area.len();
-        c.area.push(0);
-        c.label[start] = label;
-        let mut stack = vec![start];
-        while let Some(i) = stack.pop() {
-            c.area[label] += 1;
-            for j in neighbours(i, rows, cols) {
-                if c.label[j] == 0 && member(j) {
-                    c.label[j] = label;
-                    stack.push(j);
-                }
-            }
-        }
+        c.area.push(part.len());
+        part.into_iter().for_each(|i| c.label[i] = label);
     }
     c
 }
