@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use super::dataset::{Scan, backgrounds};
+use super::synthesize::recipe::{Ingredient, Recipe};
 use super::synthesize::{Sampler, hard, phantom, real};
 use super::{evaluate, export, mine};
 use crate::error::{Class, Failure};
@@ -231,8 +232,8 @@ fn backgrounds_of(source: &Source, seed: u64) -> Result<Vec<Scan>, Failure> {
     Ok(scans)
 }
 
-/// Paints into `scans`, with the real lesions of `source`.
-fn sampler_of(scans: Vec<Scan>, source: &Source) -> Result<Sampler, Failure> {
+/// Paints into `scans`, with the real lesions of `source`, by `recipe`.
+fn sampler_of(scans: Vec<Scan>, source: &Source, recipe: Recipe) -> Result<Sampler, Failure> {
     let lesions = source.lesions.as_deref().map(real::read).transpose()?.unwrap_or_default();
     let slices: usize = scans.iter().map(|s| s.slices.len()).sum();
     eprintln!("{} scans, {slices} slices, {} real lesions", scans.len(), lesions.len());
@@ -240,8 +241,9 @@ fn sampler_of(scans: Vec<Scan>, source: &Source) -> Result<Sampler, Failure> {
     if source.hard.is_some() {
         eprintln!("{} false alarms", hard.len());
     }
+    let limbs = if recipe.has(Ingredient::Surroundings) { real::limbs(&lesions) } else { Vec::new() };
     let sampler = Sampler::new(scans, lesions, source.real_share).map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
-    Ok(sampler.with_false_alarms(hard))
+    Ok(sampler.with_limbs(limbs).with_false_alarms(hard).with_recipe(recipe))
 }
 
 fn evaluate(args: EvaluateArgs) -> Result<(), Failure> {

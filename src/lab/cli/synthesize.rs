@@ -7,17 +7,22 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::{Source, backgrounds_of, sampler_of};
+use crate::detect::TYPE_NAMES;
 use crate::error::Failure;
-use crate::lab::synthesize::{preview, studies};
+use crate::lab::synthesize::recipe::Recipe;
+use crate::lab::synthesize::{Sample, preview, studies};
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("what").args(["preview", "studies"]).required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("what").args(["preview", "places", "studies"]).required(true).multiple(true)))]
 pub struct SynthesizeArgs {
     #[command(flatten)]
     source: Source,
     /// Contact sheet of training samples to write
     #[arg(long, value_name = "FILE.png")]
     preview: Option<PathBuf>,
+    /// Contact sheet of slices with the places where lesions may lie, by tissue: look at it before you train on scans of your own
+    #[arg(long, value_name = "FILE.png")]
+    places: Option<PathBuf>,
     /// Samples on the sheet
     #[arg(long, default_value_t = 40)]
     count: usize,
@@ -54,7 +59,7 @@ fn range(text: &str) -> Result<[usize; 2], String> {
     }
 }
 
-/// Writes studies, a contact sheet, or both.
+/// Writes studies, contact sheets, or both.
 pub fn run(args: &SynthesizeArgs) -> Result<(), Failure> {
     if let Some(out) = &args.studies {
         let request = studies::Request {
@@ -68,11 +73,26 @@ pub fn run(args: &SynthesizeArgs) -> Result<(), Failure> {
         let written = studies::run(&backgrounds_of(&args.source, args.seed)?, &request)?;
         println!("{} patients, {} images, {} lesions in {}", written.patients, written.images, written.lesions, out.display());
     }
-    let Some(preview) = &args.preview else { return Ok(()) };
-    let sampler = sampler_of(backgrounds_of(&args.source, args.seed)?, &args.source)?;
+    if let Some(path) = &args.places {
+        println!("{}", preview::places(path, &backgrounds_of(&args.source, args.seed)?)?);
+    }
+    let Some(path) = &args.preview else { return Ok(()) };
+    let sampler = sampler_of(backgrounds_of(&args.source, args.seed)?, &args.source, Recipe::default())?;
     let mut rng = StdRng::seed_from_u64(args.seed);
     let start = std::time::Instant::now();
     let samples: Vec<_> = (0..args.count).map(|_| sampler.sample(&mut rng, args.slots)).collect();
     println!("{} samples, {:.0} a second on one core", samples.len(), samples.len() as f64 / start.elapsed().as_secs_f64());
-    preview::write(preview, &samples, 8)
+    println!("{}", types(&samples));
+    preview::samples(path, &samples)
+}
+
+/// How many lesions of which type, most first.
+fn types(samples: &[Sample]) -> String {
+    let all: Vec<usize> = samples.iter().flat_map(|s| s.truths.iter().map(|t| t.lesion_type)).collect();
+    let mut counts: Vec<(usize, &str)> =
+        TYPE_NAMES.iter().enumerate().map(|(i, name)| (all.iter().filter(|t| **t == i).count(), *name)).collect();
+    counts.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
+    let share = |n: usize| 100.0 * n as f64 / all.len().max(1) as f64;
+    let list: Vec<String> = counts.iter().map(|(n, name)| format!("{name} {:.0} %", share(*n))).collect();
+    format!("{} lesions: {}", all.len(), list.join(", "))
 }

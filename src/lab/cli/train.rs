@@ -51,7 +51,8 @@ pub struct TrainArgs {
     /// Samples of one slot a step, and five twelfths as many where a sample is several slots
     #[arg(long, value_name = "N", default_value_t = train::BATCH as u32, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
-    /// Parts of the recipe to leave out, to know what they buy: plane-noise, bends, lung-grain, contrast-phases, tubes, grafts, exports, context
+    /// Parts of the recipe to leave out, to know what they buy: plane-noise, bends, lung-grain, contrast-phases, organs, tubes,
+    /// veins, touches, room, surroundings, grafts, exports, context
     #[arg(long, value_name = "PART,PART", value_delimiter = ',', hide_possible_values = true)]
     without: Vec<Ingredient>,
     /// Sizes of the network, as the `network.toml` beside a checkpoint has them; with --init a wider one than the bundle's, into which its weights grow
@@ -175,7 +176,7 @@ fn sources(args: &TrainArgs) -> Result<(Mixture, Option<Validation>), Failure> {
             return Err(Failure::new(Class::Usage, "--validation-series: nothing is left to train on"));
         }
         kept_out = out;
-        synthetic = Some(sampler_of(scans, &args.source)?.with_recipe(Recipe::without(&args.without)));
+        synthetic = Some(sampler_of(scans, &args.source, Recipe::without(&args.without))?);
     }
     let validation = match (args.validate, &args.harvest) {
         (None, _) => None,

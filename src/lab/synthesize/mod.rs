@@ -14,6 +14,7 @@ pub mod mask;
 pub mod organs;
 pub mod phantom;
 pub mod preview;
+mod raster;
 pub mod real;
 pub mod recipe;
 pub mod recist;
@@ -34,7 +35,7 @@ use self::real::RealLesion;
 use self::recipe::{Ingredient, Recipe};
 use self::site::{Part, Site, Sites};
 use self::warp::View;
-use super::dataset::Scan;
+use super::dataset::{Scan, ScanSlice};
 use crate::detect::TYPE_NAMES;
 use crate::volume::frame::{Frame, Plane, interpolate, resample};
 use crate::volume::slots::{self, SlotGrid};
@@ -47,7 +48,7 @@ pub const CROP: usize = 256;
 /// Type of a lesion of which nobody said what it is: the loss leaves it out.
 pub const UNKNOWN_TYPE: usize = TYPE_NAMES.len();
 /// Chest slices passed over: most of the scans are of the chest, most of the body is not.
-const CHEST_SKIPPED: f64 = 0.6;
+const CHEST_SKIPPED: f64 = 0.35;
 /// A crop of which more than this counts neither way teaches little: so many of them are passed over.
 const MOST_IGNORED: f32 = 0.5;
 const IGNORED_SKIPPED: f64 = 0.75;
@@ -55,7 +56,9 @@ const IGNORED_SKIPPED: f64 = 0.75;
 const SHRUNK_SHARE: f64 = 0.4;
 /// Share of samples that show a real lesion in its own surroundings, and how many of those are nodules.
 const PASTED_SHARE: f64 = 0.1;
-const PASTED_LUNG: f64 = 0.3;
+const PASTED_LUNG: f64 = 0.5;
+/// How often one of the photographed limbs is drawn, beside a scan of one slice.
+const LIMB_WEIGHT: f32 = 0.15;
 /// Share of samples that show a false alarm of the detector, where there is a list of them.
 const HARD_SHARE: f64 = 0.4;
 /// Draws of a place until one lies in the crop.
@@ -139,18 +142,18 @@ impl Sampler {
     /// A defect of a built-in table.
     pub fn new(scans: Vec<Scan>, real: Vec<RealLesion>, real_share: f64) -> Result<Self, Defect> {
         let (kinds, density) = (kind::table()?, Density::built_in()?);
-        let scans: Vec<_> = scans
-            .into_par_iter()
-            .map(|scan| {
-                let sites = scan.slices.iter().map(|s| Sites::find(&scan, s)).collect();
-                let positions: Vec<f64> = scan.slices.iter().map(|s| s.z_mm).collect();
-                let grid = slots::grid(&positions, scan.spacing_mm);
-                (scan, sites, grid)
-            })
-            .collect();
+        let scans = prepared(scans, Sites::find);
         // A series of 100 slices is worth more than one slice, but not a hundred times.
         let weights = scans.iter().map(|(s, ..)| (s.slices.len() as f32).sqrt()).collect();
         Ok(Self { scans, weights, kinds, density, real, real_share, hard: Vec::new(), hard_weights: Vec::new(), recipe: Recipe::default() })
+    }
+
+    /// Draws from these photographs of limbs, too ([`real::limbs`]).
+    #[must_use]
+    pub fn with_limbs(mut self, limbs: Vec<Scan>) -> Self {
+        self.weights.extend(std::iter::repeat_n(LIMB_WEIGHT, limbs.len()));
+        self.scans.extend(prepared(limbs, |scan, slice| Sites::find(scan, slice).of_limb()));
+        self
     }
 
     /// Shows these false alarms in [`HARD_SHARE`] of the samples; their indices are those of the scans given to [`Sampler::new`].
@@ -241,9 +244,9 @@ impl Sampler {
         let mut truths: Vec<Truth> = Vec::new();
         self.look_alikes(rng, &mut planes, places, &view, slices, pixel_mm);
         if pasted && let Some(lesion) = self.pasted(rng) {
-            let (truth, patch) = lesion.paste(&mut planes, rng)?;
+            let (truth, unsure) = lesion.paste(&mut planes, self.recipe.has(Ingredient::Surroundings), rng)?;
             truths.push(truth);
-            ignore.push(patch);
+            ignore.extend(unsure);
         }
         for n in 0..wanted {
             let kind = &self.kinds[first.filter(|_| n == 0).unwrap_or_else(|| pick(rng, &kinds))];
@@ -281,6 +284,9 @@ impl Sampler {
             let fitting: Vec<&RealLesion> = self.real.iter().filter(|r| r.in_lung == in_lung && !r.beside_bone).collect();
             if let Some(lesion) = choose(rng, &fitting) {
                 let wanted_mm = kind.long_mm(rng);
+                if !in_lung && sticks_out(&planes.hu[planes.hu.len() / 2], planes.size, place, wanted_mm * 0.45 / planes.pixel_mm) {
+                    return None;
+                }
                 let shrink = if in_lung { rng.random_range(0.7..1.3) } else { (wanted_mm / lesion.long_mm().max(1.0)).clamp(0.15, 1.0) };
                 let mut truth = lesion.transplant(planes, place, shrink, rng)?;
                 truth.lesion_type = lesion_type;
@@ -300,6 +306,17 @@ impl Sampler {
         insert::paint(planes, &shape, centre, look, slices, rng);
         Some(truth)
     }
+}
+
+/// Scans with their places and slots.
+fn prepared(scans: Vec<Scan>, find: impl Fn(&Scan, &ScanSlice) -> Sites + Sync) -> Vec<(Scan, Vec<Sites>, SlotGrid)> {
+    let prepare = |scan: Scan| {
+        let sites = scan.slices.iter().map(|s| find(&scan, s)).collect();
+        let positions: Vec<f64> = scan.slices.iter().map(|s| s.z_mm).collect();
+        let grid = slots::grid(&positions, scan.spacing_mm);
+        (scan, sites, grid)
+    };
+    scans.into_par_iter().map(prepare).collect()
 }
 
 /// A place of the kind's tissue, as dense as radiologists mark lesions of its type; none where the slice has no such tissue or nobody would mark one in it.

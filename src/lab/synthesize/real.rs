@@ -7,8 +7,10 @@ use rand::Rng;
 
 use super::{Planes, SLOT_MM, Truth};
 use crate::error::{Class, Failure};
-use crate::volume::frame::MARGIN_PX;
-use crate::volume::pixels;
+use crate::lab::dataset::{Disease, Scan, ScanSlice};
+use crate::volume::body::{PixelBox, body_box};
+use crate::volume::frame::{ImageGrid, MARGIN_PX};
+use crate::volume::{HuImage, pixels};
 
 /// Width over which a pasted photograph fades into the crop, pixels.
 const FADE_PX: f32 = 6.0;
@@ -16,6 +18,13 @@ const FADE_PX: f32 = 6.0;
 /// Bone, and the share of it in a box from which on a lesion counts as one beside bone.
 const BONE_HU: f32 = 220.0;
 const MOST_DENSE: f32 = 0.004;
+
+/// Width of what may be oedema round a sarcoma, mm: nobody outlined it.
+const OEDEMA_MM: f32 = 20.0;
+/// Distance of the sarcomas' sections, mm.
+const STS_SPACING_MM: f32 = 3.27;
+/// Their pixels, mm.
+const STS_PIXEL_MM: f32 = 0.977;
 
 /// One section of a real lesion.
 struct Section {
@@ -25,6 +34,8 @@ struct Section {
     hu: Vec<f32>,
     /// Tight box, inclusive; `None` where the lesion is not outlined on it.
     outline: Option<[f32; 4]>,
+    /// Outlines of other lesions.
+    others: Vec<[f32; 4]>,
 }
 
 /// A real lesion: neighbouring sections, rising z.
@@ -84,7 +95,8 @@ fn read_lidc(folder: &Path) -> Result<Vec<RealLesion>, Failure> {
     let mut lesions = Vec::new();
     for (case, rows) in table(&folder.join("truth.csv"))? {
         let mut sections: Vec<Section> = Vec::new();
-        for row in rows.iter().filter(|r| r.get("box_kind").is_some_and(|k| k.starts_with("mask") || k == "none")) {
+        let kind = |r: &BTreeMap<String, String>| r.get("box_kind").cloned().unwrap_or_default();
+        for row in rows.iter().filter(|r| kind(r).starts_with("mask") || kind(r) == "none") {
             let (Some(low), Some(high), Some(z_mm)) = (number(row, "hu_at_0_est"), number(row, "hu_at_255_est"), number(row, "z_mm"))
             else {
                 continue;
@@ -93,7 +105,9 @@ fn read_lidc(folder: &Path) -> Result<Vec<RealLesion>, Failure> {
             match grey(&folder.join(file)) {
                 Ok((width, height, grey)) => {
                     let hu = grey.iter().map(|g| low + f32::from(*g) / 255.0 * (high - low)).collect();
-                    sections.push(Section { z_mm, width, height, hu, outline: outline(row) });
+                    let same = |r: &&BTreeMap<String, String>| kind(r) == "contour" && r.get("file") == Some(file);
+                    let others = rows.iter().filter(same).filter_map(outline).collect();
+                    sections.push(Section { z_mm, width, height, hu, outline: outline(row), others });
                 }
                 Err(e) => eprintln!("{case}: left out: {e}"),
             }
@@ -128,11 +142,12 @@ fn read_sts(folder: &Path) -> Result<Vec<RealLesion>, Failure> {
             let path = folder.join(&case).join(format!("{:04}.dcm", index as u32));
             match pixels::decode(&path) {
                 Ok(image) => sections.push(Section {
-                    z_mm: index * 3.27,
+                    z_mm: index * STS_SPACING_MM,
                     width: image.cols,
                     height: image.rows,
                     hu: image.hu.iter().map(|v| f32::from(*v)).collect(),
                     outline: outline(row),
+                    others: Vec::new(),
                 }),
                 Err(e) => eprintln!("{}: left out: {e}", path.display()),
             }
@@ -145,7 +160,7 @@ fn read_sts(folder: &Path) -> Result<Vec<RealLesion>, Failure> {
                 lesion_type: type_index("soft tissue"),
                 in_lung: false,
                 beside_bone,
-                pixel_mm: 0.977,
+                pixel_mm: STS_PIXEL_MM,
                 sections,
                 key,
             });
@@ -154,7 +169,37 @@ fn read_sts(folder: &Path) -> Result<Vec<RealLesion>, Failure> {
     Ok(lesions)
 }
 
+/// The limbs that sarcomas were photographed in, as bodies to paint into; the sarcoma and its margin count neither way.
+#[must_use]
+pub fn limbs(lesions: &[RealLesion]) -> Vec<Scan> {
+    lesions.iter().filter(|l| !l.in_lung).map(RealLesion::limb).collect()
+}
+
+fn grown(b: [f32; 4], by: f32) -> [f32; 4] {
+    [b[0] - by, b[1] - by, b[2] + by, b[3] + by]
+}
+
 impl RealLesion {
+    fn limb(&self) -> Scan {
+        let first = &self.sections[0];
+        let slices = self.sections.iter().enumerate().map(|(i, s)| {
+            let image = HuImage { rows: s.height, cols: s.width, hu: s.hu.iter().map(|v| *v as i16).collect() };
+            let region = |b: [f32; 4]| {
+                let [x1, y1, x2, y2] = grown(b, OEDEMA_MM / self.pixel_mm).map(|v| v.max(0.0) as usize);
+                PixelBox { x1, y1, x2: x2.min(s.width - 1), y2: y2.min(s.height - 1) }
+            };
+            let disease = s.outline.map(|b| Disease { region: region(b), whole_organ: false }).into_iter().collect();
+            let (body, sop_uid) = (body_box(&image), String::new());
+            ScanSlice { body, image, z_mm: f64::from(s.z_mm), disease, sop_uid, number: i as u32 }
+        });
+        Scan {
+            name: "limb".into(),
+            grid: ImageGrid { rows: first.height, cols: first.width, spacing_mm: [f64::from(self.pixel_mm); 2] },
+            spacing_mm: f64::from(STS_SPACING_MM),
+            slices: slices.collect(),
+        }
+    }
+
     /// Puts the lesion with its middle at `centre` (slot pixels), turned or mirrored, shrunk by `shrink`; blended over a margin.
     /// The truth is its outline's box grown by [`MARGIN_PX`].
     pub fn transplant(&self, planes: &mut Planes, centre: [f32; 2], shrink: f32, rng: &mut impl Rng) -> Option<Truth> {
@@ -214,9 +259,9 @@ impl RealLesion {
         Some(self.truth([centre[0].floor(), centre[1].floor()], [hx, hy]))
     }
 
-    /// Puts the lesion with all that was photographed round it somewhere into the crop, scaled and mirrored. Its surroundings were not searched for
-    /// other lesions and do not fit what lies beside them: they are returned as a region that counts neither way.
-    pub fn paste(&self, planes: &mut Planes, rng: &mut impl Rng) -> Option<(Truth, [f32; 4])> {
+    /// Puts the lesion with all that was photographed round it somewhere into the crop, scaled and mirrored; also returns what counts neither way:
+    /// its margin and other lesions, where the surroundings are healthy otherwise, or all of the photograph.
+    pub fn paste(&self, planes: &mut Planes, healthy: bool, rng: &mut impl Rng) -> Option<(Truth, Vec<[f32; 4]>)> {
         let size = planes.size;
         let outlined: Vec<usize> = (0..self.sections.len()).filter(|i| self.sections[*i].outline.is_some()).collect();
         let key = if rng.random_bool(0.6) { self.key } else { *outlined.get(rng.random_range(0..outlined.len()))? };
@@ -250,7 +295,17 @@ impl RealLesion {
                 }
             }
         }
-        Some((self.truth(centre, half), [patch[0] - FADE_PX, patch[1] - FADE_PX, patch[2] + FADE_PX, patch[3] + FADE_PX]))
+        let truth = self.truth(centre, half);
+        if !healthy {
+            return Some((truth, vec![grown(patch, FADE_PX)]));
+        }
+        let place = |b: &[f32; 4]| {
+            let (x, y) = ([b[0], b[2]].map(|u| centre[0] + mx * (u - cx) / scale), [b[1], b[3]].map(|v| centre[1] + my * (v - cy) / scale));
+            grown([x[0].min(x[1]), y[0].min(y[1]), x[0].max(x[1]), y[0].max(y[1])], MARGIN_PX)
+        };
+        let mut unsure: Vec<[f32; 4]> = self.sections[key].others.iter().map(place).collect();
+        unsure.push(grown(truth.box_px, if self.in_lung { MARGIN_PX } else { OEDEMA_MM / self.pixel_mm / scale }));
+        Some((truth, unsure))
     }
 
     /// The section nearest to `z_mm`.
@@ -292,5 +347,77 @@ impl Section {
         let top = at(x0, y0) + (at(x0 + 1, y0) - at(x0, y0)) * fx;
         let bottom = at(x0, y0 + 1) + (at(x0 + 1, y0 + 1) - at(x0, y0 + 1)) * fx;
         Some(top + (bottom - top) * fy)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    const SIDE: usize = 64;
+
+    /// A lesion of 10 × 8 pixels in the middle of a photograph of muscle, and another one in a corner of it.
+    fn lesion(in_lung: bool) -> RealLesion {
+        let section = |n: usize| Section {
+            z_mm: n as f32 * STS_SPACING_MM,
+            width: SIDE,
+            height: SIDE,
+            hu: vec![60.0; SIDE * SIDE],
+            outline: Some([27.0, 28.0, 36.0, 35.0]),
+            others: vec![[4.0, 4.0, 9.0, 9.0]],
+        };
+        RealLesion { lesion_type: 6, in_lung, beside_bone: false, pixel_mm: 0.8, sections: (0..3).map(section).collect(), key: 1 }
+    }
+
+    fn planes() -> Planes {
+        Planes { size: 256, pixel_mm: SLOT_MM, hu: vec![vec![-100.0; 256 * 256]], offsets_mm: vec![0.0] }
+    }
+
+    fn within(inner: [f32; 4], outer: [f32; 4]) -> bool {
+        inner[0] >= outer[0] && inner[1] >= outer[1] && inner[2] <= outer[2] && inner[3] <= outer[3]
+    }
+
+    #[test]
+    fn what_lies_round_a_pasted_lesion_is_healthy_but_for_its_margin_and_other_lesions() {
+        for seed in 0..30 {
+            let (lesion, mut rng) = (lesion(true), StdRng::seed_from_u64(seed));
+            let mut pasted = planes();
+            let (truth, unsure) = lesion.paste(&mut pasted, true, &mut rng).unwrap();
+            let [other, margin] = unsure[..] else { panic!("{unsure:?}") };
+            assert!(within(truth.box_px, margin) && !within(other, margin), "{truth:?} {unsure:?}");
+            // In its corner of the photograph, as far from the lesion as there.
+            let middle = |b: [f32; 4]| [(b[0] + b[2]) / 2.0, (b[1] + b[3]) / 2.0];
+            let scale = (truth.box_px[2] - truth.box_px[0] - 2.0 * MARGIN_PX + 1.0) / 10.0;
+            let apart = [0, 1].map(|i| (middle(other)[i] - middle(truth.box_px)[i]).abs() / scale);
+            assert!((apart[0] - 25.0).abs() < 0.5 && (apart[1] - 25.0).abs() < 0.5, "{apart:?}");
+            let photograph = pasted.hu[0].iter().filter(|v| **v > 0.0).count() as f32 * 1.2;
+            let counts_neither_way: f32 = unsure.iter().map(|b| (b[2] - b[0]) * (b[3] - b[1])).sum();
+            assert!(counts_neither_way < photograph, "{counts_neither_way} of {photograph}");
+        }
+    }
+
+    #[test]
+    fn without_surroundings_all_of_the_photograph_counts_neither_way() {
+        let mut pasted = planes();
+        let (_, unsure) = lesion(false).paste(&mut pasted, false, &mut StdRng::seed_from_u64(3)).unwrap();
+        let [patch] = unsure[..] else { panic!("{unsure:?}") };
+        let changed = (0..256 * 256).filter(|i| pasted.hu[0][*i] != -100.0).map(|i| [(i % 256) as f32, (i / 256) as f32]);
+        assert!(changed.into_iter().all(|[x, y]| within([x, y, x, y], patch)));
+    }
+
+    #[test]
+    fn a_limb_is_a_body_with_its_sarcoma_and_what_may_be_oedema_set_apart() {
+        let scans = limbs(&[lesion(true), lesion(false)]);
+        let [limb] = &scans[..] else { panic!("{} limbs of one sarcoma", scans.len()) };
+        assert_eq!((limb.slices.len(), limb.grid.rows, limb.grid.cols), (3, SIDE, SIDE));
+        for slice in &limb.slices {
+            assert_eq!(slice.image.hu[0], 60);
+            let [Disease { region, whole_organ: false }] = slice.disease[..] else { panic!("{:?}", slice.disease) };
+            // 20 mm are 25 pixels.
+            assert_eq!([region.x1, region.y1, region.x2, region.y2], [2, 3, 61, 60]);
+        }
     }
 }

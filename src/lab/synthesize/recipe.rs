@@ -23,6 +23,9 @@ pub enum Ingredient {
     Touches,
     /// Lesions in fat leave what lies in it and fill the room between; without, they cover vessels, bowel and organs
     Room,
+    /// What was photographed round real lesions counts as healthy, a margin apart, and limbs round sarcomas are bodies to paint into; without, it counts
+    /// neither way
+    Surroundings,
     /// Pieces of other bodies' healthy tissue
     Grafts,
     /// Steps and windows of 8-bit exports
