@@ -288,8 +288,8 @@ mod tests {
     use super::*;
     use crate::lab::synthesize::kind::{Drawn, Kind, table};
     use crate::lab::synthesize::mask::distance;
+    use crate::lab::synthesize::places::site::{MUSCLE_HU, Site};
     use crate::lab::synthesize::recist;
-    use crate::lab::synthesize::site::{MUSCLE_HU, Site};
 
     const SIZE: usize = 160;
     const PIXEL_MM: f32 = 0.8;

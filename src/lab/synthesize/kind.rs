@@ -5,8 +5,8 @@ use rand::rngs::StdRng;
 use serde::Deserialize;
 
 use super::insert::Look;
+use super::places::site::{Part, Site};
 use super::shape::Shape;
-use super::site::{Part, Site};
 use crate::detect::TYPE_NAMES;
 
 /// Lesions over this long axis may have a core that gets no blood, mm.

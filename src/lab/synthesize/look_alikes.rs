@@ -5,9 +5,9 @@ use rand::rngs::StdRng;
 
 use super::insert::{self, Look, Slices};
 use super::kind::{Drawn, Kind};
+use super::places::site::{Site, Sites};
 use super::recipe::Ingredient;
 use super::shape::Shape;
-use super::site::{Site, Sites};
 use super::warp::View;
 use super::{Planes, Sampler, choose, graft, organs, pick, planes_of};
 use crate::volume::frame::Frame;

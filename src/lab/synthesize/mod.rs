@@ -3,7 +3,6 @@
 
 pub mod another;
 pub mod augment;
-pub mod density;
 pub mod dicom_out;
 pub mod graft;
 pub mod hard;
@@ -13,13 +12,12 @@ mod look_alikes;
 pub mod mask;
 pub mod organs;
 pub mod phantom;
+pub mod places;
 pub mod preview;
-mod raster;
 pub mod real;
 pub mod recipe;
 pub mod recist;
 pub mod shape;
-pub mod site;
 pub mod studies;
 pub mod warp;
 
@@ -27,13 +25,13 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rayon::prelude::*;
 
-use self::density::Density;
 use self::hard::FalseAlarm;
 use self::insert::Slices;
 use self::kind::{Drawn, Kind};
+use self::places::density::Density;
+use self::places::site::{Part, Site, Sites};
 use self::real::RealLesion;
 use self::recipe::{Ingredient, Recipe};
-use self::site::{Part, Site, Sites};
 use self::warp::View;
 use super::dataset::{Scan, ScanSlice};
 use crate::detect::TYPE_NAMES;
@@ -77,7 +75,7 @@ pub enum Defect {
     #[error("table.toml: {0}")]
     Kinds(#[from] toml::de::Error),
     /// Of the places of this type.
-    #[error("density.txt: no 12 × 12 numbers for {0}")]
+    #[error("places/density.txt: no 12 × 12 numbers for {0}")]
     Density(&'static str),
 }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::raster::STEP;
-use super::site::{Part, Site, Sites};
+use super::places::raster::STEP;
+use super::places::site::{Part, Site, Sites};
 use super::{CROP, Sample};
 use crate::error::{Class, Failure};
 use crate::lab::dataset::Scan;

@@ -12,13 +12,13 @@ use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
 
 use super::another::Another;
-use super::density::Density;
 use super::dicom_out::{self, SeriesFacts, uid};
 use super::insert::{self, Slices};
 use super::kind::{Drawn, Kind};
+use super::places::density::Density;
+use super::places::site::{Site, Sites};
 use super::recist;
 use super::shape::Shape;
-use super::site::{Site, Sites};
 use super::{Planes, choose, pick, place_of, sticks_out};
 use crate::detect::TYPE_NAMES;
 use crate::error::{Class, Failure};

@@ -187,7 +187,7 @@ impl Pose {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crate::lab::synthesize::site::{Part, Site, Sites};
+    use crate::lab::synthesize::places::site::{Part, Site, Sites};
 
     /// Slices per part and places per kind over `count` phantoms.
     fn survey(count: u64) -> (Vec<Part>, [usize; 7]) {

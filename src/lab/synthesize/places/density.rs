@@ -3,8 +3,8 @@
 
 use rand::Rng;
 
-use super::Defect;
 use crate::detect::TYPE_NAMES;
+use crate::lab::synthesize::Defect;
 use crate::volume::body::PixelBox;
 
 /// Cells a side.

@@ -1,7 +1,7 @@
 //! One slice on a coarse raster: mean and deviation of the pixels round each point, what of it is body, and where in the body a point lies.
 
-use super::mask::{distance, neighbours, parts};
 use crate::lab::dataset::{Scan, ScanSlice};
+use crate::lab::synthesize::mask::{distance, neighbours, parts};
 use crate::volume::HuImage;
 use crate::volume::body::PixelBox;
 

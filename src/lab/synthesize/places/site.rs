@@ -3,9 +3,9 @@
 //! What is not sure is no place at all: a nodule in bowel gas, a kidney mass in a loop full of contrast or a node under the skin that was meant for the mesentery
 //! teach a network to look for them there.
 
-use super::mask::distance;
 use super::raster::{Axes, DENSE_HU, MOST_EVEN_BONE, Raster, SOFT_HU, flood};
 use crate::lab::dataset::{Scan, ScanSlice};
+use crate::lab::synthesize::mask::distance;
 use crate::volume::body::PixelBox;
 
 /// Lung: a part of air and lung of at least this area, mm², of which more than this share is lung and not gas, stool or the rim of either.
