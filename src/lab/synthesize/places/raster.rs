@@ -58,9 +58,9 @@ impl Raster {
         Self { rows, cols, cell_mm2, mean, deviation, inside, even_hu: EVEN_HU.max(EVEN_TIMES * grain_hu) }
     }
 
-    /// Points.
+    /// How many points it has.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn points(&self) -> usize {
         self.rows * self.cols
     }
 
@@ -72,7 +72,7 @@ impl Raster {
 
     /// Connected parts of the points of the body that `member` takes.
     pub fn parts(&self, member: impl Fn(usize) -> bool) -> Vec<Vec<usize>> {
-        let mask: Vec<bool> = (0..self.len()).map(|i| self.inside[i] && member(i)).collect();
+        let mask: Vec<bool> = (0..self.points()).map(|i| self.inside[i] && member(i)).collect();
         parts(&mask, self.cols)
     }
 

@@ -143,7 +143,7 @@ impl Sites {
         let part = part(&raster, &axes, lung_share);
         let (organs, organ_hu) = organs(&raster, &axes, part);
         let no_kidneys = part != Part::Abdomen || lung_share > KIDNEY_LUNG_SHARE;
-        let kidneys = if no_kidneys { vec![false; raster.len()] } else { kidneys(&raster, &axes, organ_hu) };
+        let kidneys = if no_kidneys { vec![false; raster.points()] } else { kidneys(&raster, &axes, organ_hu) };
         let outside: Vec<bool> = raster.inside.iter().map(|i| !i).collect();
         let bones = bones(&raster, &axes, &raster.away_mm(&outside), &kidneys);
         let skin_steps = distance(&outside, raster.cols);
@@ -154,7 +154,7 @@ impl Sites {
         let is_muscle = |i: usize| soft(&raster, i) && raster.mean[i] < MUSCLE_MOST_HU && in_wall(i);
         let mut found = Self { part, muscle_hu: MUSCLE_HU, body: Some(slice.body), places: Default::default() };
         let mut muscle: Vec<f32> = Vec::new();
-        for i in (0..raster.len()).filter(|i| raster.inside[*i]) {
+        for i in (0..raster.points()).filter(|i| raster.inside[*i]) {
             let [x, y] = raster.pixel(i);
             let holds = |r: &PixelBox| (r.x1..=r.x2).contains(&x) && (r.y1..=r.y2).contains(&y);
             if slice.disease.iter().any(|d| !d.whole_organ && holds(&d.region)) {
@@ -201,7 +201,7 @@ impl Sites {
 
 /// All points of these parts.
 fn mask_of(raster: &Raster, parts: impl IntoIterator<Item = Vec<usize>>) -> Vec<bool> {
-    let mut mask = vec![false; raster.len()];
+    let mut mask = vec![false; raster.points()];
     parts.into_iter().flatten().for_each(|i| mask[i] = true);
     mask
 }
@@ -214,7 +214,7 @@ fn lung(raster: &Raster) -> Vec<bool> {
         .into_iter()
         .filter(|p| raster.mm2(p.len()) > LUNG_MM2 && Raster::share(p, is_lung) > LUNG_SHARE);
     let mut mask = mask_of(raster, lungs);
-    (0..raster.len()).for_each(|i| mask[i] &= LUNG_HU.contains(&raster.mean[i]));
+    (0..raster.points()).for_each(|i| mask[i] &= LUNG_HU.contains(&raster.mean[i]));
     mask
 }
 
@@ -241,7 +241,7 @@ fn soft(raster: &Raster, i: usize) -> bool {
 /// Liver and spleen, and the mean HU of the largest section.
 fn organs(raster: &Raster, axes: &Axes, part: Part) -> (Vec<bool>, Option<f32>) {
     if part == Part::Pelvis {
-        return (vec![false; raster.len()], None);
+        return (vec![false; raster.points()], None);
     }
     let cols = raster.cols;
     let smooth = |i: usize| {
@@ -291,7 +291,7 @@ fn bones(raster: &Raster, axes: &Axes, skin_mm: &[f32], kidneys: &[bool]) -> Vec
     let mut bones = mask_of(raster, raster.parts(|i| raster.mean[i] > BONE_HU).into_iter().filter(is_bone));
     if axes.sure {
         let placed = |i: usize| axes.across(i).abs() * axes.width_mm(raster) < VERTEBRA_MM && VERTEBRA_BEHIND.contains(&axes.behind(i));
-        (0..raster.len()).for_each(|i| bones[i] |= raster.inside[i] && raster.mean[i] > VERTEBRA_HU && placed(i));
+        (0..raster.points()).for_each(|i| bones[i] |= raster.inside[i] && raster.mean[i] > VERTEBRA_HU && placed(i));
     }
     bones
 }
@@ -306,9 +306,9 @@ fn superficial(raster: &Raster, outside: &[bool], skin_steps: &[f32]) -> Vec<boo
         let (rows, columns) = (y.saturating_sub(1)..(y + 2).min(raster.rows), x.saturating_sub(1)..(x + 2).min(cols));
         rows.flat_map(move |r| columns.clone().map(move |c| r * cols + c))
     };
-    let wide: Vec<bool> = (0..raster.len()).map(|i| square(i).all(open)).collect();
+    let wide: Vec<bool> = (0..raster.points()).map(|i| square(i).all(open)).collect();
     let reached = flood(outside, cols, |i| wide[i]);
-    (0..raster.len()).map(|i| outside[i] || square(i).any(|j| reached[j]) && (fat(i) || skin_steps[i] < SKIN_STEPS)).collect()
+    (0..raster.points()).map(|i| outside[i] || square(i).any(|j| reached[j]) && (fat(i) || skin_steps[i] < SKIN_STEPS)).collect()
 }
 
 #[cfg(test)]
