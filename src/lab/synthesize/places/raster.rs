@@ -1,7 +1,7 @@
 //! One slice on a coarse raster: mean and deviation of the pixels round each point, what of it is body, and where in the body a point lies.
 
 use crate::lab::dataset::{Scan, ScanSlice};
-use crate::lab::synthesize::mask::{distance, neighbours, parts};
+use crate::lab::synthesize::mask::{neighbours, parts};
 use crate::volume::HuImage;
 use crate::volume::body::PixelBox;
 
@@ -24,7 +24,7 @@ const SPINE_AT: f64 = 0.68;
 
 /// A slice on its raster; points row by row.
 pub struct Raster {
-    /// Points down and across.
+    /// Points down.
     pub rows: usize,
     /// Points across.
     pub cols: usize,
@@ -108,11 +108,10 @@ impl Raster {
         part.len() as f64 / (span(|i, cols| i % cols) * span(|i, cols| i / cols)) as f64
     }
 
-    /// Distance of every point to the nearest of a mask, mm.
+    /// Side of a point, mm.
     #[must_use]
-    pub fn away_mm(&self, mask: &[bool]) -> Vec<f32> {
-        let side = self.cell_mm2.sqrt() as f32;
-        distance(mask, self.cols).into_iter().map(|d| d * side).collect()
+    pub fn side_mm(&self) -> f32 {
+        self.cell_mm2.sqrt() as f32
     }
 }
 
@@ -168,13 +167,13 @@ impl Axes {
     /// Width of the body, mm.
     #[must_use]
     pub fn width_mm(&self, raster: &Raster) -> f64 {
-        self.width * raster.cell_mm2.sqrt()
+        self.width * f64::from(raster.side_mm())
     }
 
     /// Height of the body, mm.
     #[must_use]
     pub fn height_mm(&self, raster: &Raster) -> f64 {
-        self.height * raster.cell_mm2.sqrt()
+        self.height * f64::from(raster.side_mm())
     }
 
     /// Width over height: shoulders are broad.

@@ -102,7 +102,7 @@ pub enum Site {
 /// Part of the body that a slice crosses.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// Much aerated lung.
+    /// Much aerated lung, or shoulders.
     Chest,
     /// Neither of the others.
     #[default]
@@ -145,12 +145,13 @@ impl Sites {
         let no_kidneys = part != Part::Abdomen || lung_share > KIDNEY_LUNG_SHARE;
         let kidneys = if no_kidneys { vec![false; raster.points()] } else { kidneys(&raster, &axes, organ_hu) };
         let outside: Vec<bool> = raster.inside.iter().map(|i| !i).collect();
-        let bones = bones(&raster, &axes, &raster.away_mm(&outside), &kidneys);
         let skin_steps = distance(&outside, raster.cols);
+        let skin_mm: Vec<f32> = skin_steps.iter().map(|s| s * raster.side_mm()).collect();
+        let bones = bones(&raster, &axes, &skin_mm, &kidneys);
         let superficial = superficial(&raster, &outside, &skin_steps);
-        let wall_mm = raster.away_mm(&superficial);
+        let wall_steps = distance(&superficial, raster.cols);
         let is_fat = |i: usize| FAT_HU.contains(&raster.mean[i]) && skin_steps[i] > SKIN_STEPS;
-        let in_wall = |i: usize| wall_mm[i] < WALL_MM || axes.sure && axes.behind(i) > BACK_BEHIND;
+        let in_wall = |i: usize| wall_steps[i] * raster.side_mm() < WALL_MM || axes.sure && axes.behind(i) > BACK_BEHIND;
         let is_muscle = |i: usize| soft(&raster, i) && raster.mean[i] < MUSCLE_MOST_HU && in_wall(i);
         let mut found = Self { part, muscle_hu: MUSCLE_HU, body: Some(slice.body), places: Default::default() };
         let mut muscle: Vec<f32> = Vec::new();
@@ -184,9 +185,7 @@ impl Sites {
         }
         found
     }
-}
 
-impl Sites {
     /// What was found in the photograph of a limb: nothing of it is an organ, and fat is all of one kind.
     #[must_use]
     pub fn of_limb(mut self) -> Self {
