@@ -61,6 +61,7 @@ fn range(text: &str) -> Result<[usize; 2], String> {
 
 /// Writes studies, contact sheets, or both.
 pub fn run(args: &SynthesizeArgs) -> Result<(), Failure> {
+    let scans = backgrounds_of(&args.source, args.seed)?;
     if let Some(out) = &args.studies {
         let request = studies::Request {
             out: out.clone(),
@@ -70,14 +71,14 @@ pub fn run(args: &SynthesizeArgs) -> Result<(), Failure> {
             lesions: args.lesions_each,
             kinds: args.kinds.clone(),
         };
-        let written = studies::run(&backgrounds_of(&args.source, args.seed)?, &request)?;
+        let written = studies::run(&scans, &request)?;
         println!("{} patients, {} images, {} lesions in {}", written.patients, written.images, written.lesions, out.display());
     }
     if let Some(path) = &args.places {
-        println!("{}", preview::places(path, &backgrounds_of(&args.source, args.seed)?)?);
+        println!("{}", preview::places(path, &scans)?);
     }
     let Some(path) = &args.preview else { return Ok(()) };
-    let sampler = sampler_of(backgrounds_of(&args.source, args.seed)?, &args.source, Recipe::default())?;
+    let sampler = sampler_of(scans, &args.source, Recipe::default())?;
     let mut rng = StdRng::seed_from_u64(args.seed);
     let start = std::time::Instant::now();
     let samples: Vec<_> = (0..args.count).map(|_| sampler.sample(&mut rng, args.slots)).collect();

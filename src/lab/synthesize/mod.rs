@@ -277,12 +277,13 @@ impl Sampler {
 
     fn lesion(&self, rng: &mut StdRng, planes: &mut Planes, kind: &Kind, places: &Sites, place: [f32; 2], slices: Slices) -> Option<Truth> {
         let lesion_type = kind.type_in(places.part)?;
+        let middle = planes.hu.len() / 2;
         if matches!(kind.site, Site::Lung | Site::Muscle | Site::Fat | Site::Subcutaneous) && rng.random_bool(self.real_share(kind.site)) {
             let in_lung = kind.site == Site::Lung;
             let fitting: Vec<&RealLesion> = self.real.iter().filter(|r| r.in_lung == in_lung && !r.beside_bone).collect();
             if let Some(lesion) = choose(rng, &fitting) {
                 let wanted_mm = kind.long_mm(rng);
-                if !in_lung && sticks_out(&planes.hu[planes.hu.len() / 2], planes.size, place, wanted_mm * 0.45 / planes.pixel_mm) {
+                if sticks_out(planes, middle, kind.site, place, wanted_mm) {
                     return None;
                 }
                 let shrink = if in_lung { rng.random_range(0.7..1.3) } else { (wanted_mm / lesion.long_mm().max(1.0)).clamp(0.15, 1.0) };
@@ -293,8 +294,7 @@ impl Sampler {
         }
         let Drawn { shape, mut look, long_mm } = kind.draw(rng, places.muscle_hu);
         look.yields &= self.recipe.has(Ingredient::Room);
-        let middle = planes.hu.len() / 2;
-        if kind.site != Site::Lung && sticks_out(&planes.hu[middle], planes.size, place, long_mm * 0.45 / planes.pixel_mm) {
+        if sticks_out(planes, middle, kind.site, place, long_mm) {
             return None;
         }
         let z = rng.random_range(-0.65..0.65) * shape.semi_mm[2];
@@ -340,13 +340,15 @@ fn share_of_crop(regions: &[[f32; 4]]) -> f32 {
     (0..POINTS * POINTS).filter(covered).count() as f32 / (POINTS * POINTS) as f32
 }
 
-/// Whether a disc reaches into air: a mass of the body wall does not hang in front of the skin.
-fn sticks_out(plane: &[f32], size: usize, [x, y]: [f32; 2], radius: f32) -> bool {
-    (0..8).any(|i| {
+/// Whether a lesion of `long_mm` at `at` of a plane reaches into air: a mass of the body wall does not hang in front of the skin. In lung all do.
+fn sticks_out(planes: &Planes, plane: usize, site: Site, [x, y]: [f32; 2], long_mm: f32) -> bool {
+    let (size, radius) = (planes.size, long_mm * 0.45 / planes.pixel_mm);
+    let in_air = |i: usize| {
         let (sin, cos) = (i as f32 * std::f32::consts::FRAC_PI_4).sin_cos();
         let at = [x + radius * cos, y + radius * sin].map(|v| v.clamp(0.0, size as f32 - 1.0) as usize);
-        plane[at[1] * size + at[0]] < AIR_HU
-    })
+        planes.hu[plane][at[1] * size + at[0]] < AIR_HU
+    };
+    site != Site::Lung && (0..8).any(in_air)
 }
 
 /// The planes of `slots` slots round slot `at`.

@@ -217,8 +217,7 @@ fn lesion(scan: &mut Scan, wanted: Wanted, others: &[Lesion], rng: &mut StdRng) 
     let z = rng.random_range(-0.5..0.5) * scan.spacing_mm as f32;
     let mut window = Window::cut(scan, at, place, &shape, z)?;
     let (planes, centre) = (&window.planes, window.centre);
-    let own = &planes.hu[at - window.first];
-    if site != Site::Lung && sticks_out(own, planes.size, [centre[0], centre[1]], long_mm * 0.45 / planes.pixel_mm) {
+    if sticks_out(planes, at - window.first, site, [centre[0], centre[1]], long_mm) {
         return None;
     }
     let sections: Vec<Vec<bool>> = (0..planes.hu.len()).map(|i| insert::section(planes, i, &shape, centre, look)).collect();

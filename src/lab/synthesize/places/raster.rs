@@ -53,8 +53,7 @@ impl Raster {
         let in_box = |i: usize| (b.x1..=b.x2).contains(&(i % cols * STEP)) && (b.y1..=b.y2).contains(&(i / cols * STEP));
         let inside: Vec<bool> = (0..rows * cols).map(|i| !air[i] && in_box(i)).collect();
         let mut grain: Vec<f32> = (0..rows * cols).filter(|i| inside[*i] && SOFT_HU.contains(&mean[*i])).map(|i| deviation[i]).collect();
-        let middle = grain.len() / 2;
-        let grain_hu = if grain.is_empty() { 0.0 } else { *grain.select_nth_unstable_by(middle, f32::total_cmp).1 };
+        let grain_hu = median(&mut grain).unwrap_or(0.0);
         Self { rows, cols, cell_mm2, mean, deviation, inside, even_hu: EVEN_HU.max(EVEN_TIMES * grain_hu) }
     }
 
@@ -227,4 +226,10 @@ pub fn flood(seeds: &[bool], cols: usize, passes: impl Fn(usize) -> bool) -> Vec
         }
     }
     reached
+}
+
+/// The middle one of these values, if there are any; they are reordered.
+pub fn median(values: &mut [f32]) -> Option<f32> {
+    let middle = values.len() / 2;
+    (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f32::total_cmp).1)
 }

@@ -3,7 +3,7 @@
 //! What is not sure is no place at all: a nodule in bowel gas, a kidney mass in a loop full of contrast or a node under the skin that was meant for the mesentery
 //! teach a network to look for them there.
 
-use super::raster::{Axes, DENSE_HU, MOST_EVEN_BONE, Raster, SOFT_HU, flood};
+use super::raster::{Axes, DENSE_HU, MOST_EVEN_BONE, Raster, SOFT_HU, flood, median};
 use crate::lab::dataset::{Scan, ScanSlice};
 use crate::lab::synthesize::mask::distance;
 use crate::volume::body::PixelBox;
@@ -180,8 +180,7 @@ impl Sites {
             found.places[site as usize].push([x as u16, y as u16]);
         }
         if muscle.len() >= LEAST_MUSCLE {
-            let middle = muscle.len() / 2;
-            found.muscle_hu = *muscle.select_nth_unstable_by(middle, f32::total_cmp).1;
+            found.muscle_hu = median(&mut muscle).unwrap_or(MUSCLE_HU);
         }
         found
     }
