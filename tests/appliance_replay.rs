@@ -91,24 +91,20 @@ impl Ward {
 
     /// pynetdicom does `steps` as `title`; when each was done.
     fn send(&self, title: &str, steps: &[String]) -> Vec<(String, SystemTime)> {
-        send(self.rig.dicom, title, steps)
+        let output = peer_script("send.py").arg(self.rig.dicom.to_string()).arg(title).args(steps).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}{}\nlog:\n{}", String::from_utf8_lossy(&output.stderr), self.rig.log());
+        let done = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            (line["step"].as_str().unwrap().to_owned(), SystemTime::UNIX_EPOCH + Duration::from_secs_f64(line["at"].as_f64().unwrap()))
+        };
+        text.lines().map(done).collect()
     }
 
     /// Versions said of a series.
     fn versions(&self, uid: &str) -> usize {
         self.subscriber.results(uid).len()
     }
-}
-
-fn send(port: u16, title: &str, steps: &[String]) -> Vec<(String, SystemTime)> {
-    let output = peer_script("send.py").arg(port.to_string()).arg(title).args(steps).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let done = |line: &str| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        (line["step"].as_str().unwrap().to_owned(), SystemTime::UNIX_EPOCH + Duration::from_secs_f64(line["at"].as_f64().unwrap()))
-    };
-    text.lines().map(done).collect()
 }
 
 /// A document without what two series or two moments differ in.

@@ -18,6 +18,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 from pynetdicom.sop_class import StorageCommitmentPushModel
+from responses import keep_for_senders
 
 INSTANCE = "1.2.840.10008.1.20.1.1"
 
@@ -65,6 +66,7 @@ def ask(a):
     if not assoc.is_established or not assoc.accepted_contexts:
         say(established=False)
         return
+    keep_for_senders(assoc)
     context = assoc.accepted_contexts[0]
     say(established=True, as_scu=context.as_scu)
     status, _ = assoc.send_n_action(ds, a.action, StorageCommitmentPushModel, a.instance)

@@ -13,6 +13,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
+from responses import keep_for_senders
 
 port, text, ds = int(sys.argv[1]), sys.argv[2], dcmread(sys.argv[3])
 syntax = ds.file_meta.TransferSyntaxUID
@@ -25,7 +26,7 @@ def associate():
     ae.requested_contexts = [build_context(ds.SOPClassUID, [syntax]), build_context("1.2.840.10008.5.1.4.31")]
     assoc = ae.associate("127.0.0.1", port, ae_title="LESIONWATCH", ext_neg=[user])
     assert assoc.is_established
-    return assoc
+    return keep_for_senders(assoc)
 
 
 for uid in (text, "1.2.826.0.1.3680043.2.5"):

@@ -12,6 +12,7 @@ import time
 
 from pydicom import dcmread
 from pynetdicom import AE, StoragePresentationContexts, build_context
+from responses import keep_for_senders
 
 port, title, steps = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 files = [s for s in steps if s.endswith(".dcm")]
@@ -37,6 +38,7 @@ for step in steps:
         assoc = ae.associate("127.0.0.1", port, ae_title="LESIONWATCH", max_pdu=int(os.environ.get("MAX_PDU", 16382)))
         if not assoc.is_established:
             sys.exit("no association")
+        keep_for_senders(assoc)
         say(step, proposed=len(ae.requested_contexts), accepted=len(assoc.accepted_contexts))
     elif step == "release":
         assoc.release()
@@ -46,6 +48,8 @@ for step in steps:
         say(step)
     else:
         status = assoc.send_c_store(step)
+        if "Status" not in status:
+            sys.exit(f"{step}: no response")
         say(step, status=status.Status)
         if status.Status != 0:
             sys.exit(f"{step}: status {status.Status:04X}")
