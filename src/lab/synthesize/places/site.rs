@@ -47,7 +47,10 @@ const KIDNEY_DEVIATION: f32 = 60.0;
 const KIDNEY_MM2: std::ops::Range<f64> = 400.0..4500.0;
 const KIDNEY_ASIDE: std::ops::Range<f64> = 0.1..0.3;
 const KIDNEY_BEHIND: std::ops::Range<f64> = -0.17..0.14;
+/// How much of its upright box it fills: less where it lies back and its sinus opens it, for no loop and no vessel of the belly's front lies there.
 const KIDNEY_FILL: f64 = 0.4;
+const OPEN_KIDNEY_FILL: f64 = 0.3;
+const OPEN_KIDNEY_BEHIND: f64 = -0.1;
 
 /// Bone, as a mean over a few pixels.
 const BONE_HU: f32 = 180.0;
@@ -268,11 +271,13 @@ fn organs(raster: &Raster, axes: &Axes, part: Part) -> (Vec<bool>, Option<f32>) 
 fn kidneys(raster: &Raster, axes: &Axes, organ_hu: Option<f32>) -> Vec<bool> {
     let least = organ_hu.map_or(KIDNEY_HU.start, |hu| KIDNEY_HU.start.max(hu + KIDNEY_OVER_ORGAN));
     let bright = |i: usize| (least..KIDNEY_HU.end).contains(&raster.mean[i]) && raster.deviation[i] < KIDNEY_DEVIATION.max(raster.even_hu);
-    let beside_the_spine = |p: &Vec<usize>| {
-        KIDNEY_ASIDE.contains(&Raster::over(p, |i| axes.across(i)).abs()) && KIDNEY_BEHIND.contains(&Raster::over(p, |i| axes.behind(i)))
+    let is_kidney = |p: &Vec<usize>| {
+        let (across, behind) = (Raster::over(p, |i| axes.across(i)), Raster::over(p, |i| axes.behind(i)));
+        let least = if axes.sure && behind > OPEN_KIDNEY_BEHIND { OPEN_KIDNEY_FILL } else { KIDNEY_FILL };
+        KIDNEY_ASIDE.contains(&across.abs()) && KIDNEY_BEHIND.contains(&behind) && raster.fill(p) > least
     };
     let found = raster.parts(bright).into_iter().filter(|p| KIDNEY_MM2.contains(&raster.mm2(p.len())));
-    mask_of(raster, found.filter(|p| beside_the_spine(p) && raster.fill(p) > KIDNEY_FILL))
+    mask_of(raster, found.filter(is_kidney))
 }
 
 /// Bone; not vessels, heart, bowel and kidneys full of contrast.
