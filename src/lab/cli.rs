@@ -94,6 +94,9 @@ struct Source {
     /// Bodies made up from the seed to add to the backgrounds
     #[arg(long, value_name = "N", default_value_t = 0)]
     phantoms: usize,
+    /// Share of samples painted into them, where there is CT, too
+    #[arg(long, value_name = "X", default_value_t = 0.2, value_parser = share, requires = "phantoms")]
+    phantom_share: f32,
     /// Folder of real, outlined lesions (LIDC/, STS/) to transplant
     #[arg(long, value_name = "DIR")]
     lesions: Option<PathBuf>,
@@ -106,6 +109,11 @@ struct Source {
     /// Places that a detector took for lesions, shown more often: CSV of `lesionwatch scan --force --candidates` over the folder of --ct
     #[arg(long, value_name = "FILE.csv")]
     hard: Option<PathBuf>,
+}
+
+/// A share below the whole.
+fn share(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|s| (0.0..1.0).contains(s)).ok_or_else(|| "a share of 0 to below 1".into())
 }
 
 #[derive(Debug, Args)]
@@ -243,7 +251,7 @@ fn sampler_of(scans: Vec<Scan>, source: &Source, recipe: Recipe) -> Result<Sampl
     }
     let limbs = if recipe.has(Ingredient::Surroundings) { real::limbs(&lesions) } else { Vec::new() };
     let sampler = Sampler::new(scans, lesions, source.real_share).map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
-    Ok(sampler.with_limbs(limbs).with_false_alarms(hard).with_recipe(recipe))
+    Ok(sampler.with_limbs(limbs).with_phantom_share(source.phantom_share).with_false_alarms(hard).with_recipe(recipe))
 }
 
 fn evaluate(args: EvaluateArgs) -> Result<(), Failure> {

@@ -154,6 +154,19 @@ impl Sampler {
         self
     }
 
+    /// Draws made-up bodies in this share of the samples, however many there are, where there are others, too.
+    #[must_use]
+    pub fn with_phantom_share(mut self, share: f32) -> Self {
+        let made: Vec<bool> = self.scans.iter().map(|(scan, ..)| phantom::is_one(scan)).collect();
+        let sum = |of: bool| self.weights.iter().zip(&made).filter(|(_, m)| **m == of).map(|(w, _)| w).sum::<f32>();
+        let (real, phantoms) = (sum(false), sum(true));
+        if real > 0.0 && phantoms > 0.0 {
+            let times = share / (1.0 - share) * real / phantoms;
+            self.weights.iter_mut().zip(&made).filter(|(_, m)| **m).for_each(|(w, _)| *w *= times);
+        }
+        self
+    }
+
     /// Shows these false alarms in [`HARD_SHARE`] of the samples; their indices are those of the scans given to [`Sampler::new`].
     #[must_use]
     pub fn with_false_alarms(self, hard: Vec<FalseAlarm>) -> Self {
@@ -443,4 +456,31 @@ fn pick(rng: &mut StdRng, weights: &[f32]) -> usize {
 
 fn choose<'a, T>(rng: &mut StdRng, all: &'a [T]) -> Option<&'a T> {
     if all.is_empty() { None } else { Some(&all[rng.random_range(0..all.len())]) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    /// A real scan, three phantoms and a limb, which is no phantom though it has no UID either.
+    #[test]
+    fn phantoms_have_their_share_however_many_there_are() {
+        let phantoms = phantom::scans(1, 3);
+        let limb = Scan { name: "STS".into(), ..phantoms[0].clone() };
+        let mut real = limb.clone();
+        real.slices.iter_mut().for_each(|s| s.sop_uid = "1.2".into());
+        let scans = std::iter::once(real.clone()).chain(phantoms.clone()).collect();
+        let sampler = Sampler::new(scans, Vec::new(), 0.0).unwrap().with_limbs(vec![limb]).with_phantom_share(0.2);
+        let mut rng = StdRng::seed_from_u64(1);
+        let drawn = (0..10_000).filter(|_| (1..4).contains(&pick(&mut rng, &sampler.weights))).count();
+        assert!((1900..2100).contains(&drawn), "{drawn} of 10,000");
+        for alone in [phantoms, vec![real]] {
+            let sampler = Sampler::new(alone, Vec::new(), 0.0).unwrap();
+            let before = sampler.weights.clone();
+            assert_eq!(sampler.with_phantom_share(0.2).weights, before);
+        }
+    }
 }

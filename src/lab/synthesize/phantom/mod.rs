@@ -67,6 +67,15 @@ pub fn scans(seed: u64, count: usize) -> Vec<Scan> {
     (0..count as u64).into_par_iter().map(|n| scan(seed.wrapping_mul(SEEDS_APART).wrapping_add(n))).collect()
 }
 
+/// Their names begin so.
+const PREFIX: &str = "phantom-";
+
+/// Whether a scan was made up here; what somebody else calls so has UIDs.
+#[must_use]
+pub fn is_one(scan: &Scan) -> bool {
+    scan.name.starts_with(PREFIX) && scan.slices.iter().all(|s| s.sop_uid.is_empty())
+}
+
 /// A scan of one body; the same seed gives the same scan.
 #[must_use]
 pub fn scan(seed: u64) -> Scan {
@@ -112,7 +121,7 @@ pub fn scan(seed: u64) -> Scan {
         })
         .collect();
     let grid = ImageGrid { rows: size, cols: size, spacing_mm: [f64::from(pixel); 2] };
-    Scan { name: format!("phantom-{seed}"), grid, spacing_mm: f64::from(spacing), slices }
+    Scan { name: format!("{PREFIX}{seed}"), grid, spacing_mm: f64::from(spacing), slices }
 }
 
 /// How a body lies on the table.
