@@ -154,7 +154,7 @@ impl Sampler {
         self
     }
 
-    /// Draws made-up bodies in this share of the samples, however many there are, where there are others, too.
+    /// Draws made-up bodies in this share of the samples, however many there are, where there are others, too: of all scans that it has by then, limbs included.
     #[must_use]
     pub fn with_phantom_share(mut self, share: f32) -> Self {
         let made: Vec<bool> = self.scans.iter().map(|(scan, ..)| phantom::is_one(scan)).collect();
