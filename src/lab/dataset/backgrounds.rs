@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::error::{Class, Failure};
+use crate::lab::synthesize::places::site::Sites;
 use crate::series::header;
 use crate::volume::body::{PixelBox, body_box};
 use crate::volume::frame::ImageGrid;
@@ -35,6 +36,8 @@ pub struct ScanSlice {
     pub sop_uid: String,
     /// File number (`NNNN.dcm`).
     pub number: u32,
+    /// Where lesions may lie, known where the body was made up; else it is told from the image.
+    pub sites: Option<Sites>,
 }
 
 /// Slices of one geometry, rising z; a single slice is a scan of its own.
@@ -114,7 +117,7 @@ fn slice(path: &Path, disease: Option<&Vec<(u32, u32, Disease)>>) -> Result<(Ima
     let body = body_box(&image);
     Ok((
         ImageGrid { rows: image.rows, cols: image.cols, spacing_mm },
-        ScanSlice { image, z_mm, body, disease, sop_uid: header.sop_instance_uid.to_string(), number },
+        ScanSlice { image, z_mm, body, disease, sop_uid: header.sop_instance_uid.to_string(), number, sites: None },
     ))
 }
 

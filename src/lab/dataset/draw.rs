@@ -125,7 +125,7 @@ mod tests {
             .collect();
         let image = HuImage { rows, cols, hu };
         let body = body_box(&image);
-        let slices = vec![ScanSlice { image, z_mm: 0.0, body, disease: Vec::new(), sop_uid: String::new(), number: 0 }];
+        let slices = vec![ScanSlice { image, z_mm: 0.0, body, disease: Vec::new(), sop_uid: String::new(), number: 0, sites: None }];
         let grid = slots::grid(&[0.0], 5.0);
         Loaded { scan: Scan { name: String::new(), grid: ImageGrid { rows, cols, spacing_mm }, spacing_mm: 5.0, slices }, grid, slot: 0 }
     }

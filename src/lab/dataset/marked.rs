@@ -264,7 +264,7 @@ impl MarkedSlices {
             let used = window.iter().any(|s| [grid.slots[*s].lower, grid.slots[*s].upper].contains(&i));
             if let Some(image) = read.remove(&z.to_bits()).filter(|_| used) {
                 place.insert(i, slices.len());
-                slices.push(ScanSlice { image, z_mm: *z, body, disease: Vec::new(), sop_uid: String::new(), number: 0 });
+                slices.push(ScanSlice { image, z_mm: *z, body, disease: Vec::new(), sop_uid: String::new(), number: 0, sites: None });
             }
         }
         let of = |i: usize| place.get(&i).copied().unwrap_or_default();

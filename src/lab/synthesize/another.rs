@@ -65,7 +65,7 @@ impl Another {
             .map(|s| {
                 let image = self.image(&s.image, shift, rng);
                 let disease = s.disease.iter().map(|d| Disease { region: self.region(d.region, shift, rows, cols), ..*d }).collect();
-                ScanSlice { body: body_box(&image), image, z_mm: s.z_mm, disease, sop_uid: String::new(), number: s.number }
+                ScanSlice { body: body_box(&image), image, z_mm: s.z_mm, disease, sop_uid: String::new(), number: s.number, sites: None }
             })
             .collect();
         let spacing_mm = scan.grid.spacing_mm.map(|s| s * self.build);
@@ -142,6 +142,7 @@ mod tests {
             disease: vec![Disease { region, whole_organ: false }],
             sop_uid: String::new(),
             number: 1,
+            sites: None,
         };
         Scan { name: "a".into(), grid: ImageGrid { rows, cols, spacing_mm: [0.8, 0.8] }, spacing_mm: 5.0, slices: vec![slice] }
     }

@@ -93,6 +93,7 @@ mod tests {
             disease: vec![Disease { region, whole_organ: false }],
             sop_uid: format!("1.2.{number}"),
             number,
+            sites: None,
         };
         Scan { name: "a".into(), grid, spacing_mm: 1.0, slices: vec![slice(1), slice(2)] }
     }

@@ -307,6 +307,7 @@ mod tests {
             Site::Kidney => 170.0,
             Site::Fat | Site::Subcutaneous => -100.0,
             Site::Muscle => 55.0,
+            Site::Gland => 85.0,
             Site::Bone => 240.0,
         }
     }

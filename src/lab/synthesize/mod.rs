@@ -469,7 +469,8 @@ mod tests {
     #[test]
     fn phantoms_have_their_share_however_many_there_are() {
         let phantoms = phantom::scans(1, 3);
-        let limb = Scan { name: "STS".into(), ..phantoms[0].clone() };
+        let mut limb = phantoms[0].clone();
+        limb.slices.iter_mut().for_each(|s| s.sites = None);
         let mut real = limb.clone();
         real.slices.iter_mut().for_each(|s| s.sop_uid = "1.2".into());
         let scans = std::iter::once(real.clone()).chain(phantoms.clone()).collect();

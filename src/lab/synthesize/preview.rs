@@ -23,7 +23,7 @@ const LESION: Colour = [80, 255, 80];
 const NEITHER_WAY: Colour = [160, 120, 0];
 
 /// What a kind of place is drawn in, in the order of the legend.
-const PLACES: [(Site, &str, Colour); 7] = [
+const PLACES: [(Site, &str, Colour); 8] = [
     (Site::Lung, "lung red", [230, 40, 40]),
     (Site::Parenchyma, "organs green", [40, 220, 40]),
     (Site::Kidney, "kidneys yellow", [250, 240, 40]),
@@ -31,6 +31,7 @@ const PLACES: [(Site, &str, Colour); 7] = [
     (Site::Subcutaneous, "fat under the skin cyan", [40, 200, 250]),
     (Site::Muscle, "muscle orange", [250, 140, 20]),
     (Site::Bone, "bone blue", [70, 90, 255]),
+    (Site::Gland, "glands white", [255, 255, 255]),
 ];
 
 type Colour = [u8; 3];

@@ -190,7 +190,7 @@ impl RealLesion {
             };
             let disease = s.outline.map(|b| Disease { region: region(b), whole_organ: false }).into_iter().collect();
             let (body, sop_uid) = (body_box(&image), String::new());
-            ScanSlice { body, image, z_mm: f64::from(s.z_mm), disease, sop_uid, number: i as u32 }
+            ScanSlice { body, image, z_mm: f64::from(s.z_mm), disease, sop_uid, number: i as u32, sites: None }
         });
         Scan {
             name: "limb".into(),

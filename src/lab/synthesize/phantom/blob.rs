@@ -141,7 +141,7 @@ impl Blob {
                 }
                 if self.gap_mm > 0.0 {
                     let share = coverage(depth + self.gap_mm) * canvas.open(i, self.clip);
-                    canvas.hu[i] += share * (GAP_HU - canvas.hu[i]);
+                    canvas.mix(i, share, GAP_HU, None);
                 }
                 let spot = Spot { p: canvas.point(i), depth, along: canvas.z, height: (canvas.at[i][1] - s.y) / s.ry.max(1.0) };
                 canvas.put(i, spot, &self.tissue, self.clip);

@@ -8,12 +8,17 @@ use super::painter::Painter;
 use super::phase::Phase;
 use super::tissue::{Spot, Tissue, soft};
 use super::{bowel, chest, vessels, viscera, wall};
+use crate::lab::synthesize::places::site::Site;
 
 /// Air.
 const AIR_HU: f32 = -1000.0;
 /// Skin with what lies on it.
 const SKIN_HU: f32 = 20.0;
 const SKIN_MM: f32 = 1.8;
+/// Lesions under the skin lie this far below its surface.
+const UNDER_SKIN_MM: f32 = 8.0;
+/// Below the first of these heights the wall is made of single muscles, above the second it is one.
+const SINGLE_MUSCLES_MM: [f32; 2] = [175.0, 200.0];
 /// Layers of the flank: this far apart, with fat between.
 const LAYER_MM: f32 = 6.5;
 /// Layers end this far from the cavity.
@@ -79,9 +84,10 @@ impl Body {
         let body = |sections: &[Section], square: f32| Blob::new(sections, 1.0, soft(0.0, 0.0, 1.0), Clip::Free).square(square);
         let square = rng.random_range(0.15..0.5);
         let (mut abdomen, mut above, mut around) = (Vec::new(), Vec::new(), Vec::new());
-        vessels::add(rng, &phase, &mut abdomen);
+        let great = vessels::add(rng, &phase, &mut abdomen);
         bowel::add(rng, &phase, &mut abdomen);
         viscera::add(rng, &phase, &mut abdomen);
+        abdomen.extend(great);
         chest::add(rng, &phase, &mut above);
         wall::add(rng, &phase, &mut around);
         Self {
@@ -97,6 +103,12 @@ impl Body {
             domes: [rng.random_range(430.0..455.0), rng.random_range(418.0..440.0)],
             muscle: plain,
         }
+    }
+
+    /// HU of its muscles.
+    #[must_use]
+    pub fn muscle_hu(&self) -> f32 {
+        self.phase.muscle
     }
 
     /// Half of the body's width and height at its broadest, mm of the standard body.
@@ -145,8 +157,14 @@ impl Body {
             let mut hu = self.phase.fat + 5.0 * lattice.rough(p, 8.0) + septum;
             hu += (SKIN_HU - hu) * coverage(SKIN_MM - skin);
             let (muscle, inside) = (depth(&trunk), canvas.cavity[i]);
-            // Below the iliac crests the wall is made of single muscles.
-            let walled = coverage(muscle).min(coverage(-inside)).min(((z - 175.0) / 25.0).clamp(0.0, 1.0));
+            canvas.site[i] = match (inside > 0.0, muscle > 0.0) {
+                (true, _) => Some(Site::Fat),
+                (false, false) => (skin > UNDER_SKIN_MM).then_some(Site::Subcutaneous),
+                // Between the muscles of pelvis and thigh lie nodes, too: those of the groin.
+                (false, true) => (z < SINGLE_MUSCLES_MM[0]).then_some(Site::Subcutaneous),
+            };
+            let [low, high] = SINGLE_MUSCLES_MM;
+            let walled = coverage(muscle).min(coverage(-inside)).min(((z - low) / (high - low)).clamp(0.0, 1.0));
             if walled > 0.0 {
                 let layer = (-inside + 3.5 * lattice.at(p, 30.0)).rem_euclid(LAYER_MM) / LAYER_MM;
                 let flank = at[0].abs() > 45.0 && inside > -WALL_MM && lattice.at([p[0], p[1], p[2] + 900.0], 40.0) > -0.15;
@@ -156,6 +174,9 @@ impl Body {
                     flesh = self.phase.fat;
                 }
                 hu += walled * (flesh - hu);
+                if walled > 0.5 {
+                    canvas.site[i] = Some(Site::Muscle);
+                }
             }
             canvas.hu[i] = AIR_HU + coverage(skin) * (hu - AIR_HU);
         }
@@ -171,8 +192,9 @@ impl Body {
             // The diaphragm itself is a thin muscle.
             let lung =
                 self.lung_hu + self.dependent_hu * (p[1] / 90.0) + 12.0 * canvas.lattice.rough(p, 4.0) + 10.0 * canvas.lattice.at(p, 25.0);
-            let hu = lung + (self.phase.muscle - lung) * coverage(1.2 - canvas.above[i]);
-            canvas.hu[i] += share * (hu - canvas.hu[i]);
+            let muscle = coverage(1.2 - canvas.above[i]);
+            let hu = lung + (self.phase.muscle - lung) * muscle;
+            canvas.mix(i, share, hu, (muscle == 0.0).then_some(Site::Lung));
         }
     }
 }

@@ -15,7 +15,7 @@ const TRIES: usize = 10;
 
 /// Adds colon and small bowel.
 pub fn add(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
-    let oral = rng.random_bool(0.3).then(|| rng.random_range(90.0..420.0));
+    let oral = rng.random_bool(0.5).then(|| rng.random_range(90.0..420.0));
     let mut taken = colon(rng, phase, oral, parts);
     small(rng, phase, oral, &mut taken, parts);
 }

@@ -2,6 +2,7 @@
 
 use super::lattice::Lattice;
 use super::tissue::{Spot, Tissue};
+use crate::lab::synthesize::places::site::Site;
 
 /// Furthest that a point of the body is moved from where it stands in the standard body.
 pub const WARP_MM: f32 = 14.0;
@@ -33,6 +34,8 @@ pub struct Canvas<'a> {
     pub lattice: &'a Lattice,
     /// HU.
     pub hu: Vec<f32>,
+    /// Which lesions grow there.
+    pub site: Vec<Option<Site>>,
     /// Depth below the inside of the body wall.
     pub cavity: Vec<f32>,
     /// Height above the diaphragm.
@@ -71,8 +74,16 @@ impl Canvas<'_> {
         if share > 0.0 {
             let share = share * self.open(i, clip);
             if share > 0.0 {
-                self.hu[i] += share * (tissue.hu(self.lattice, spot) - self.hu[i]);
+                self.mix(i, share, tissue.hu(self.lattice, spot), tissue.site());
             }
+        }
+    }
+
+    /// Covers `share` of pixel `i`; what covers more than half of it says which lesions grow there.
+    pub fn mix(&mut self, i: usize, share: f32, hu: f32, site: Option<Site>) {
+        self.hu[i] += share * (hu - self.hu[i]);
+        if share > 0.5 {
+            self.site[i] = site;
         }
     }
 

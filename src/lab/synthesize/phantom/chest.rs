@@ -6,8 +6,9 @@ use super::blob::{Blob, section};
 use super::canvas::Clip::Chest;
 use super::painter::Painter;
 use super::phase::Phase;
-use super::tissue::{Content, Tissue, soft};
+use super::tissue::{Content, Tissue, holding, soft};
 use super::tube::{Knot, Tube, knot, unit};
+use crate::lab::synthesize::places::site::Site;
 
 /// Adds them all, in the order in which they cover each other.
 pub fn add(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
@@ -48,10 +49,10 @@ fn mediastinum(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
         section(600.0, 0.0, -6.0, 34.0 * wide, 74.0),
         section(700.0, 0.0, -6.0, 46.0 * wide, 60.0),
     ];
-    parts.push(Painter::Blob(Blob::new(&sections, 1.0, soft(hu, 12.0, 9.0), Chest).uneven(rng, 0.06)));
+    parts.push(Painter::Blob(Blob::new(&sections, 1.0, holding(Site::Fat, hu, 12.0, 9.0), Chest).uneven(rng, 0.06)));
     // The hila.
     for side in [-1.0f32, 1.0] {
-        let hilum = Blob::ellipsoid([side * 32.0, 8.0, 525.0], [14.0, 17.0, 28.0], 0.0, soft(hu * 0.5, 14.0, 8.0), Chest);
+        let hilum = Blob::ellipsoid([side * 32.0, 8.0, 525.0], [14.0, 17.0, 28.0], 0.0, holding(Site::Fat, hu * 0.5, 14.0, 8.0), Chest);
         parts.push(Painter::Blob(hilum.uneven(rng, 0.1)));
     }
 }

@@ -27,14 +27,15 @@ use self::canvas::Canvas;
 use self::grain::Grain;
 use self::lattice::Lattice;
 use crate::lab::dataset::{Scan, ScanSlice};
+use crate::lab::synthesize::places::site::{Part, Site, Sites};
 use crate::volume::HuImage;
 use crate::volume::body::body_box;
 use crate::volume::frame::ImageGrid;
 
-/// Heights of the standard body that a scan of each part may cover, mm: pelvis, abdomen, chest.
-const PARTS_MM: [[f32; 2]; 3] = [[-10.0, 190.0], [185.0, 430.0], [435.0, 600.0]];
+/// Heights of the standard body that a scan of each part may cover, mm.
+const PARTS_MM: [(Part, [f32; 2]); 3] = [(Part::Pelvis, [-10.0, 190.0]), (Part::Abdomen, [185.0, 430.0]), (Part::Chest, [435.0, 600.0])];
 /// Shares of the parts.
-const SHARES: [u32; 3] = [28, 52, 20];
+const SHARES: [u32; 3] = [16, 64, 20];
 /// Slices of a scan.
 const SLICES: std::ops::RangeInclusive<usize> = 12..=24;
 /// Distance of slices, mm.
@@ -50,7 +51,7 @@ const MOST_PIXELS: usize = 512;
 const SEEDS_APART: u64 = 1_000_003;
 
 /// The part of the body of a seed.
-fn part(rng: &mut StdRng) -> [f32; 2] {
+fn part(rng: &mut StdRng) -> (Part, [f32; 2]) {
     let draw = rng.random_range(0..100);
     if draw < SHARES[0] {
         PARTS_MM[0]
@@ -70,17 +71,17 @@ pub fn scans(seed: u64, count: usize) -> Vec<Scan> {
 /// Their names begin so.
 const PREFIX: &str = "phantom-";
 
-/// Whether a scan was made up here; what somebody else calls so has UIDs.
+/// Whether a scan was made up here: nowhere else it is known what lies where.
 #[must_use]
 pub fn is_one(scan: &Scan) -> bool {
-    scan.name.starts_with(PREFIX) && scan.slices.iter().all(|s| s.sop_uid.is_empty())
+    scan.slices.iter().any(|s| s.sites.is_some())
 }
 
 /// A scan of one body; the same seed gives the same scan.
 #[must_use]
 pub fn scan(seed: u64) -> Scan {
     let mut rng = StdRng::seed_from_u64(seed ^ 0x7068_616e_746f_6d00);
-    let [low, high] = part(&mut rng);
+    let (part, [low, high]) = part(&mut rng);
     let count = rng.random_range(SLICES);
     let spacing = SPACINGS_MM[rng.random_range(0..SPACINGS_MM.len())];
     let thickness = spacing * rng.random_range(0.6f32..1.6);
@@ -100,28 +101,42 @@ pub fn scan(seed: u64) -> Scan {
         .map(|n| {
             let z = first + spacing * n as f32;
             let mut mean = vec![0.0; size * size];
+            let mut site = Vec::new();
             for k in 0..planes {
                 let dz = ((k as f32 + 0.5) / planes as f32 - 0.5) * thickness;
-                for (m, hu) in mean.iter_mut().zip(pose.plane(&body, &lattice, z + dz)) {
+                let plane = pose.plane(&body, &lattice, z + dz);
+                for (m, hu) in mean.iter_mut().zip(plane.hu) {
                     *m += hu / planes as f32;
+                }
+                if k == planes / 2 {
+                    site = plane.site;
                 }
             }
             pose.table(&mut mean);
             let hu = grain.slice(&mut rng, mean).into_iter().map(|v| v.round().clamp(-1024.0, 3071.0) as i16).collect();
             let image = HuImage { rows: size, cols: size, hu };
-            let body = body_box(&image);
+            let box_px = body_box(&image);
+            let sites = Sites::known(part, body.muscle_hu(), box_px, [size; 2], |[x, y]| site[y * size + x]);
             ScanSlice {
                 image,
                 z_mm: f64::from(spacing) * n as f64,
-                body,
+                body: box_px,
                 disease: Vec::new(),
                 sop_uid: String::new(),
                 number: n as u32 + 1,
+                sites: Some(sites),
             }
         })
         .collect();
     let grid = ImageGrid { rows: size, cols: size, spacing_mm: [f64::from(pixel); 2] };
     Scan { name: format!("{PREFIX}{seed}"), grid, spacing_mm: f64::from(spacing), slices }
+}
+
+/// One plane of a body.
+struct Painted {
+    hu: Vec<f32>,
+    /// Which lesions grow at each pixel.
+    site: Vec<Option<Site>>,
 }
 
 /// How a body lies on the table.
@@ -152,7 +167,7 @@ impl Pose {
         }
     }
 
-    fn plane(&self, body: &Body, lattice: &Lattice, z: f32) -> Vec<f32> {
+    fn plane(&self, body: &Body, lattice: &Lattice, z: f32) -> Painted {
         let size = self.size;
         let half = size as f32 / 2.0;
         let mut at = Vec::with_capacity(size * size);
@@ -170,9 +185,19 @@ impl Pose {
             }
         }
         let blank = || vec![0.0; size * size];
-        let mut canvas = Canvas { size, z, at: &at, pixel_mm: self.pixel_mm, lattice, hu: blank(), cavity: blank(), above: blank() };
+        let mut canvas = Canvas {
+            size,
+            z,
+            at: &at,
+            pixel_mm: self.pixel_mm,
+            lattice,
+            hu: blank(),
+            cavity: blank(),
+            above: blank(),
+            site: vec![None; size * size],
+        };
         body.paint(&mut canvas);
-        canvas.hu
+        Painted { hu: canvas.hu, site: canvas.site }
     }
 
     /// The table's shells, curved, wherever the body leaves them free.
@@ -196,15 +221,13 @@ impl Pose {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crate::lab::synthesize::places::site::{Part, Site, Sites};
-
-    /// Slices per part and places per kind over `count` phantoms.
-    fn survey(count: u64) -> (Vec<Part>, [usize; 7]) {
+    /// Slices per part and places per kind over `count` phantoms, as `find` has them.
+    fn survey(count: u64, find: fn(&Scan, &ScanSlice) -> Sites) -> (Vec<Part>, [usize; 8]) {
         let scans: Vec<Scan> = (0..count).into_par_iter().map(scan).collect();
-        let (mut parts, mut places) = (Vec::new(), [0; 7]);
+        let (mut parts, mut places) = (Vec::new(), [0; 8]);
         for scan in &scans {
             for slice in &scan.slices {
-                let sites = Sites::find(scan, slice);
+                let sites = find(scan, slice);
                 parts.push(sites.part);
                 for (i, site) in SITES.into_iter().enumerate() {
                     places[i] += usize::from(sites.of(site).len() > 20);
@@ -214,16 +237,27 @@ mod tests {
         (parts, places)
     }
 
-    const SITES: [Site; 7] = [Site::Lung, Site::Parenchyma, Site::Kidney, Site::Fat, Site::Subcutaneous, Site::Muscle, Site::Bone];
+    const SITES: [Site; 8] =
+        [Site::Lung, Site::Parenchyma, Site::Kidney, Site::Fat, Site::Subcutaneous, Site::Muscle, Site::Bone, Site::Gland];
 
     #[test]
     fn a_lesion_finds_every_kind_of_place() {
-        let (parts, places) = survey(12);
+        let (parts, places) = survey(12, Sites::find);
         let slices = parts.len();
         for part in [Part::Chest, Part::Abdomen, Part::Pelvis] {
             assert!(parts.iter().filter(|p| **p == part).count() * 20 > slices, "{part:?} of {slices} slices");
         }
         for (site, found) in SITES.into_iter().zip(places) {
+            assert!(found * 8 > slices, "{site:?} in {found} of {slices} slices");
+        }
+    }
+
+    /// What is told from an image, as in real scans, against what is known.
+    #[test]
+    fn places_told_from_an_image_are_where_they_are_known_to_be() {
+        let (parts, told) = survey(12, Sites::told);
+        let slices = parts.len();
+        for (site, found) in SITES.into_iter().zip(told).filter(|(site, _)| *site != Site::Gland) {
             // A kidney is told where it is brighter than the liver: in some phases and in few slices only.
             let least = if site == Site::Kidney { 50 } else { 8 };
             assert!(found * least > slices, "{site:?} in {found} of {slices} slices");

@@ -9,6 +9,8 @@ pub struct Phase {
     pub artery: f32,
     /// Caval and iliac veins.
     pub vein: f32,
+    /// Amplitude of the streaks in the cava, where blood from kidneys and legs mixes.
+    pub streaks: f32,
     /// Portal and mesenteric veins.
     pub portal: f32,
     /// Hepatic veins.
@@ -47,9 +49,10 @@ impl Phase {
         let fat = r(-113.0, -90.0);
         let muscle = r(45.0, 65.0);
         match kind {
-            0..3 => Self {
+            0..2 => Self {
                 artery: blood,
                 vein: blood - r(0.0, 4.0),
+                streaks: 2.0,
                 portal: blood,
                 hepatic: blood - 2.0,
                 liver: r(50.0, 68.0) - fatty,
@@ -64,11 +67,12 @@ impl Phase {
                 myocardium: r(42.0, 52.0),
                 fat,
             },
-            3..5 => {
+            2..4 => {
                 let artery = r(170.0, 330.0);
                 Self {
                     artery,
                     vein: r(45.0, 110.0),
+                    streaks: r(5.0, 30.0),
                     portal: r(60.0, 150.0),
                     hepatic: r(50.0, 75.0),
                     liver: r(60.0, 82.0) - fatty,
@@ -84,11 +88,12 @@ impl Phase {
                     fat,
                 }
             }
-            5..8 => {
+            4..8 => {
                 let artery = r(125.0, 190.0);
                 Self {
                     artery,
                     vein: artery * r(0.75, 1.05),
+                    streaks: r(3.0, 22.0),
                     portal: artery * r(0.95, 1.15),
                     hepatic: artery * r(0.9, 1.1),
                     liver: r(92.0, 125.0) - fatty,
@@ -109,6 +114,7 @@ impl Phase {
                 Self {
                     artery,
                     vein: artery * r(0.92, 1.05),
+                    streaks: 3.0,
                     portal: artery * r(0.92, 1.05),
                     hepatic: artery,
                     liver: r(78.0, 102.0) - fatty,

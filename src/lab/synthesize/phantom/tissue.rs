@@ -1,11 +1,14 @@
 //! What a structure is made of: HU at a depth below its surface.
 
 use super::lattice::Lattice;
+use crate::lab::synthesize::places::site::Site;
 
 /// Gas in bowel.
 const GAS_HU: f32 = -980.0;
 /// Fat between and within muscles.
 const FAT_HU: f32 = -95.0;
+/// Before its cortex is brighter than this a kidney hides most of its masses.
+const ENHANCED_CORTEX_HU: f32 = 100.0;
 
 /// A point within a structure.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +58,8 @@ pub enum Tissue {
         texture_hu: f32,
         /// Scale of the texture.
         scale_mm: f32,
+        /// Which lesions grow in it.
+        site: Option<Site>,
     },
     /// Bundles with streaks of fat between them.
     Muscle {
@@ -92,10 +97,16 @@ pub enum Tissue {
     },
 }
 
-/// An even organ.
+/// An even organ or vessel in which no lesion is painted.
 #[must_use]
 pub const fn soft(hu: f32, texture_hu: f32, scale_mm: f32) -> Tissue {
-    Tissue::Soft { hu, texture_hu, scale_mm }
+    Tissue::Soft { hu, texture_hu, scale_mm, site: None }
+}
+
+/// An even tissue that holds the lesions of `site`.
+#[must_use]
+pub const fn holding(site: Site, hu: f32, texture_hu: f32, scale_mm: f32) -> Tissue {
+    Tissue::Soft { hu, texture_hu, scale_mm, site: Some(site) }
 }
 
 fn mix(a: f32, b: f32, t: f32) -> f32 {
@@ -103,12 +114,24 @@ fn mix(a: f32, b: f32, t: f32) -> f32 {
 }
 
 impl Tissue {
+    /// Which lesions grow in it.
+    #[must_use]
+    pub fn site(&self) -> Option<Site> {
+        match *self {
+            Self::Soft { site, .. } => site,
+            Self::Muscle { .. } => Some(Site::Muscle),
+            Self::Bone { .. } => Some(Site::Bone),
+            Self::Kidney { cortex_hu, .. } => (cortex_hu > ENHANCED_CORTEX_HU).then_some(Site::Kidney),
+            Self::Hollow { .. } => None,
+        }
+    }
+
     /// HU at `spot`.
     #[must_use]
     pub fn hu(&self, lattice: &Lattice, spot: Spot) -> f32 {
         let p = spot.p;
         match *self {
-            Self::Soft { hu, texture_hu, scale_mm } => {
+            Self::Soft { hu, texture_hu, scale_mm, .. } => {
                 if texture_hu > 0.0 {
                     hu + texture_hu * lattice.rough(p, scale_mm)
                 } else {

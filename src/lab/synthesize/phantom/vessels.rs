@@ -2,21 +2,24 @@
 
 use rand::Rng;
 
-use super::blob::Blob;
+use super::blob::{Blob, Section};
 use super::canvas::Clip::{Abdomen, Free};
 use super::painter::Painter;
 use super::phase::Phase;
 use super::tissue::{Tissue, soft};
 use super::tube::{Knot, Tube, knot};
 
-/// Adds them all. The iliac vessels leave the cavity at the groin.
-pub fn add(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
+/// Adds them all but for aorta, cava and crura, which it returns: no organ covers them. The iliac vessels leave the cavity at the groin.
+pub fn add(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) -> Vec<Painter> {
     let (artery, vein, portal) = (soft(phase.artery, 2.0, 9.0), soft(phase.vein, 3.0, 9.0), soft(phase.portal, 0.0, 1.0));
     let mut r = |low: f32, high: f32| rng.random_range(low..high);
     let (aorta, cava) = (r(7.0, 11.5), r(8.0, 12.5));
     let bend = r(-5.0, 5.0);
-    let mut line = |knots: &[Knot], tissue: Tissue| parts.push(Painter::Tube(Tube::through(knots, tissue, Free)));
+    let cava_blood = soft(phase.vein, phase.streaks, r(5.0, 9.0));
     let fork = r(205.0, 225.0);
+    let mut great = crura(rng, phase);
+    let mut r = |low: f32, high: f32| rng.random_range(low..high);
+    let mut line = |knots: &[Knot], tissue: Tissue| great.push(Painter::Tube(Tube::through(knots, tissue, Free)));
     line(&[knot(4.0, 18.0, 440.0, aorta * 1.1), knot(6.0 + bend, 10.0, 330.0, aorta), knot(4.0, 6.0, fork, aorta * 0.85)], artery);
     line(
         &[
@@ -25,8 +28,9 @@ pub fn add(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
             knot(-20.0, 12.0, 300.0, cava * 0.9),
             knot(-12.0, 13.0, fork - 14.0, cava * 0.9),
         ],
-        vein,
+        cava_blood,
     );
+    let mut line = |knots: &[Knot], tissue: Tissue| parts.push(Painter::Tube(Tube::through(knots, tissue, Free)));
     for side in [-1.0f32, 1.0] {
         let w = r(-5.0, 5.0);
         let outer = |dx: f32, dy: f32, wide: f32| {
@@ -71,6 +75,19 @@ pub fn add(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
     line(&[knot(5.0, 2.0, 255.0, 2.2), knot(22.0, -4.0, 200.0, 2.0), knot(26.0, 20.0, 130.0, 1.8)], artery);
     trees(rng, artery, portal, parts);
     strands(rng, phase, parts);
+    great
+}
+
+/// The diaphragm's crura: bands in front of the spine that look like nodes beside the aorta.
+fn crura(rng: &mut impl Rng, phase: &Phase) -> Vec<Painter> {
+    let mut crus = |side: f32| {
+        let (wide, low) = (rng.random_range(2.5..5.5), rng.random_range(225.0..265.0));
+        let at = |z: f32, x: f32, y: f32, long: f32| Section { z, x: 2.0 + side * x, y, rx: wide, ry: long, angle: side * 0.25 };
+        let sections = [at(low, 9.0, 17.0, 4.0), at(300.0, 13.0, 15.0, 9.0), at(350.0, 17.0, 10.0, 15.0), at(405.0, 24.0, 2.0, 22.0)];
+        let muscle = soft(phase.muscle, 4.0, 6.0);
+        Painter::Blob(Blob::new(&sections, 12.0, muscle, Abdomen).uneven(rng, 0.08).gap(0.8))
+    };
+    vec![crus(-1.0), crus(1.0)]
 }
 
 fn trees(rng: &mut impl Rng, artery: Tissue, portal: Tissue, parts: &mut Vec<Painter>) {

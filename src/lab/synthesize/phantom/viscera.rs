@@ -6,21 +6,23 @@ use super::blob::{Blob, Section, section};
 use super::canvas::Clip::Abdomen;
 use super::painter::Painter;
 use super::phase::Phase;
-use super::tissue::{Content, Tissue, soft};
+use super::tissue::{Content, Tissue, holding, soft};
 use super::tube::{Knot, Tube, knot};
+use crate::lab::synthesize::places::site::Site;
 
 /// Adds them all.
 pub fn add(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
     pelvis(rng, phase, parts);
     kidneys(rng, phase, parts);
     pancreas(rng, phase, parts);
+    duodenum(rng, phase, parts);
     spleen(rng, phase, parts);
     stomach(rng, phase, parts);
     liver(rng, phase, parts);
 }
 
 fn liver(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
-    let tissue = soft(phase.liver, 2.5, 14.0);
+    let tissue = holding(Site::Parenchyma, phase.liver, 2.5, 14.0);
     let low = rng.random_range(265.0..320.0);
     let reach = rng.random_range(0.85..1.15);
     let right = [
@@ -39,7 +41,7 @@ fn liver(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
     // The fissure of the round ligament and the groove of the cava are fat.
     let fissure = [section(330.0, -12.0, -50.0, 2.0, 16.0), section(385.0, -8.0, -44.0, 1.5, 14.0)];
     parts.push(Painter::Blob(Blob::new(&fissure, 12.0, soft(phase.fat, 10.0, 6.0), Abdomen).uneven(rng, 0.2)));
-    let hilum = Blob::ellipsoid([-24.0, -14.0, 352.0], [24.0, 11.0, 16.0], -0.4, soft(phase.fat, 20.0, 7.0), Abdomen);
+    let hilum = Blob::ellipsoid([-24.0, -14.0, 352.0], [24.0, 11.0, 16.0], -0.4, holding(Site::Fat, phase.fat, 20.0, 7.0), Abdomen);
     parts.push(Painter::Blob(hilum.uneven(rng, 0.15)));
     let (portal, hepatic) = (soft(phase.portal, 0.0, 1.0), soft(phase.hepatic, 0.0, 1.0));
     for _ in 0..rng.random_range(6..11) {
@@ -66,7 +68,7 @@ fn spleen(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
     let at = |z: f32, x: f32, y: f32, rx: f32, ry: f32, angle: f32| Section { z, x, y, rx: rx * size, ry: ry * size, angle };
     let sections =
         [at(338.0, 98.0, 20.0, 14.0, 26.0, 0.3), at(385.0, 92.0, 34.0, 25.0, 50.0, 0.45), at(445.0, 76.0, 40.0, 28.0, 40.0, 0.6)];
-    let tissue = soft(phase.spleen, phase.spleen_texture, 9.0);
+    let tissue = holding(Site::Parenchyma, phase.spleen, phase.spleen_texture, 9.0);
     parts.push(Painter::Blob(Blob::new(&sections, 22.0, tissue, Abdomen).uneven(rng, 0.08).gap(1.0)));
     for _ in 0..2 {
         let root = Knot { p: [58.0, 24.0, 378.0], r: 3.0 };
@@ -125,10 +127,20 @@ fn kidneys(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
             knot(side * 12.0, -2.0, 46.0, 1.8),
         ];
         parts.push(Painter::Tube(Tube::through(&ureter, urine, Abdomen)));
-        // Adrenal: two limbs.
-        for reach in [-9.0f32, 11.0] {
-            let limb = [knot(side * 34.0, 12.0, z + 58.0, 2.4), knot(side * 34.0 + reach, 34.0, z + 50.0, 1.8)];
-            parts.push(Painter::Tube(Tube::polyline(&limb, soft(phase.gland, 0.0, 1.0), Abdomen)));
+        adrenal(rng, phase, side, z + 54.0, parts);
+    }
+}
+
+/// Two sheets that meet in front, from the top of the kidney upwards; the right one lies behind the cava.
+fn adrenal(rng: &mut impl Rng, phase: &Phase, side: f32, z: f32, parts: &mut Vec<Painter>) {
+    let tissue = holding(Site::Gland, phase.gland, 0.0, 1.0);
+    let (thick, front) = (rng.random_range(1.4..2.6), rng.random_range(8.0..14.0));
+    let ends = [[-9.0, 34.0], [11.0, 34.0]].map(|[x, y]: [f32; 2]| [x + rng.random_range(-3.0..3.0), y + rng.random_range(-6.0..2.0)]);
+    for level in 0..rng.random_range(4..8) {
+        let z = z + 4.0 * level as f32;
+        for [x, y] in ends {
+            let limb = [knot(side * 34.0, front, z, thick * 1.2), knot(side * 34.0 + x, y, z - 4.0, thick)];
+            parts.push(Painter::Tube(Tube::polyline(&limb, tissue, Abdomen)));
         }
     }
 }
@@ -143,7 +155,30 @@ fn pancreas(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
         knot(44.0, -4.0, 350.0, r),
         knot(74.0, 18.0, 362.0, r * 0.9),
     ];
-    parts.push(Painter::Tube(Tube::through(&line, soft(phase.gland, fat, 4.5), Abdomen)));
+    parts.push(Painter::Tube(Tube::through(&line, holding(Site::Gland, phase.gland, fat, 4.5), Abdomen)));
+}
+
+/// Round the head of the pancreas, then between aorta and mesenteric vessels to the left.
+fn duodenum(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
+    let r = rng.random_range(6.0..12.0);
+    let content = match rng.random_range(0..6) {
+        0..3 => Content::Folded { hu: rng.random_range(5.0..35.0) },
+        3 => Content::Fluid { hu: rng.random_range(120.0..350.0), gas: rng.random_range(-1.5..0.2) },
+        _ => Content::Fluid { hu: rng.random_range(5.0..30.0), gas: rng.random_range(-1.5..0.5) },
+    };
+    let tissue = Tissue::Hollow { wall_mm: rng.random_range(1.5..3.0), wall_hu: phase.bowel_wall, content };
+    let low = rng.random_range(-14.0..10.0);
+    let mut at = |x: f32, y: f32, z: f32, wide: f32| knot(x + rng.random_range(-4.0..4.0), y, z, r * wide * rng.random_range(0.85..1.15));
+    let line = [
+        at(-24.0, -38.0, 338.0, 1.0),
+        at(-42.0, -22.0, 330.0, 1.1),
+        at(-45.0, -8.0, 300.0, 1.0),
+        at(-36.0, -6.0, 266.0 + low, 1.0),
+        at(-8.0, -10.0, 256.0 + low, 0.75),
+        at(18.0, -12.0, 264.0 + low, 0.9),
+        at(34.0, -18.0, 300.0, 1.0),
+    ];
+    parts.push(Painter::Tube(Tube::through(&line, tissue, Abdomen)));
 }
 
 fn stomach(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {

@@ -6,8 +6,9 @@ use super::blob::{Blob, Section, section};
 use super::canvas::Clip::Free;
 use super::painter::Painter;
 use super::phase::Phase;
-use super::tissue::{Tissue, soft};
+use super::tissue::{Tissue, holding, soft};
 use super::tube::{Knot, Tube, knot};
+use crate::lab::synthesize::places::site::Site;
 
 /// Height of the lumbosacral joint.
 const SACRUM_MM: f32 = 165.0;
@@ -24,6 +25,7 @@ fn column_y(z: f32) -> f32 {
 pub fn add(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
     let strength = rng.random_range(0.65..1.15);
     let bone = |cortex_mm: f32, core: f32| Tissue::Bone { cortex_mm, cortex_hu: 900.0 * strength, core_hu: core * strength };
+    axillae(rng, phase, parts);
     muscles(rng, phase, parts);
     spine(rng, parts, &bone);
     ribs(rng, parts, &bone);
@@ -33,6 +35,40 @@ pub fn add(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
 fn both(parts: &mut Vec<Painter>, blob: Blob) {
     parts.push(Painter::Blob(blob.clone().mirrored()));
     parts.push(Painter::Blob(blob));
+}
+
+/// Fat with vessels and small nodes between the muscles of chest and shoulder; they are painted over it.
+fn axillae(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
+    let wide = rng.random_range(0.6..1.2);
+    for side in [-1.0f32, 1.0] {
+        let at = |z: f32, x: f32, y: f32, rx: f32, ry: f32| section(z, side * x, y, rx * wide, ry * wide);
+        let hollow = [at(530.0, 134.0, -12.0, 7.0, 24.0), at(600.0, 124.0, -6.0, 22.0, 38.0), at(680.0, 118.0, -4.0, 27.0, 38.0)];
+        let fat = holding(Site::Subcutaneous, phase.fat, 10.0, 8.0);
+        parts.push(Painter::Blob(Blob::new(&hollow, 14.0, fat, Free).uneven(rng, 0.12)));
+        for (tissue, r) in [(soft(phase.artery, 0.0, 1.0), 3.2), (soft(phase.vein, 0.0, 1.0), 4.2)] {
+            let mut w = || rng.random_range(-8.0f32..8.0);
+            let line = [
+                knot(side * 92.0, -22.0 + w(), 655.0, r),
+                knot(side * (118.0 + w()), -10.0 + w(), 610.0, r * 0.8),
+                knot(side * 132.0, w(), 545.0, 1.4),
+            ];
+            parts.push(Painter::Tube(Tube::through(&line, tissue, Free)));
+            for _ in 0..rng.random_range(1..4) {
+                let root = Knot {
+                    p: [side * rng.random_range(112.0..130.0), rng.random_range(-28.0..18.0), rng.random_range(550.0..630.0)],
+                    r: 1.7,
+                };
+                let direction = std::array::from_fn(|_| rng.random_range(-1.0f32..1.0));
+                parts.push(Painter::Tube(Tube::tree(rng, root, direction, [0.7, 1.2], tissue, Free)));
+            }
+        }
+        for _ in 0..rng.random_range(1..6) {
+            let p = [side * rng.random_range(112.0..134.0), rng.random_range(-30.0..22.0), rng.random_range(550.0..640.0)];
+            let (r, angle) = (rng.random_range(1.5..3.2), rng.random_range(0.0..3.0));
+            let node = soft(phase.muscle + rng.random_range(-15.0..20.0), 3.0, 3.0);
+            parts.push(Painter::Blob(Blob::ellipsoid(p, [r * 1.6, r, r * 1.4], angle, node, Free)));
+        }
+    }
 }
 
 fn muscles(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {

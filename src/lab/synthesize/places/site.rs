@@ -3,7 +3,7 @@
 //! What is not sure is no place at all: a nodule in bowel gas, a kidney mass in a loop full of contrast or a node under the skin that was meant for the mesentery
 //! teach a network to look for them there.
 
-use super::raster::{Axes, DENSE_HU, MOST_EVEN_BONE, Raster, SOFT_HU, flood, median};
+use super::raster::{Axes, DENSE_HU, MOST_EVEN_BONE, Raster, SOFT_HU, STEP, flood, median};
 use crate::lab::dataset::{Scan, ScanSlice};
 use crate::lab::synthesize::mask::distance;
 use crate::volume::body::PixelBox;
@@ -100,6 +100,8 @@ pub enum Site {
     Muscle,
     /// Bone.
     Bone,
+    /// Pancreas and adrenals, where known: an image does not tell them from bowel.
+    Gland,
 }
 
 /// Part of the body that a slice crosses.
@@ -117,9 +119,9 @@ pub enum Part {
 }
 
 /// Candidate places of one slice, image pixels.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sites {
-    places: [Vec<[u16; 2]>; 7],
+    places: [Vec<[u16; 2]>; 8],
     /// Part of the body.
     pub part: Part,
     /// Middle HU of its muscle, [`MUSCLE_HU`] where it shows hardly any.
@@ -135,9 +137,27 @@ impl Sites {
         &self.places[site as usize]
     }
 
-    /// Finds them; regions of real disease hold none.
+    /// Those that are known, or what the image tells.
     #[must_use]
     pub fn find(scan: &Scan, slice: &ScanSlice) -> Self {
+        slice.sites.clone().unwrap_or_else(|| Self::told(scan, slice))
+    }
+
+    /// Those of a slice of `rows` × `cols` pixels of which `site` knows what grows at each of them.
+    pub fn known(part: Part, muscle_hu: f32, body: PixelBox, [rows, cols]: [usize; 2], site: impl Fn([usize; 2]) -> Option<Site>) -> Self {
+        let mut known = Self { part, muscle_hu, body: Some(body), places: Default::default() };
+        let at = |n: usize| (0..n / STEP).map(|i| i * STEP + STEP / 2);
+        for (y, x) in at(rows).flat_map(|y| at(cols).map(move |x| (y, x))) {
+            if let Some(site) = site([x, y]) {
+                known.places[site as usize].push([x as u16, y as u16]);
+            }
+        }
+        known
+    }
+
+    /// Told from the image; regions of real disease hold none.
+    #[must_use]
+    pub fn told(scan: &Scan, slice: &ScanSlice) -> Self {
         let raster = Raster::of(scan, slice);
         let axes = Axes::of(&raster, slice.body);
         let lung = lung(&raster);
@@ -345,7 +365,7 @@ mod tests {
         };
         let image = HuImage { rows: SIDE, cols: SIDE, hu: (0..SIDE * SIDE).map(hu).collect() };
         let body = body_box(&image);
-        let slice = ScanSlice { image, z_mm: 0.0, body, disease: Vec::new(), sop_uid: "1".into(), number: 1 };
+        let slice = ScanSlice { image, z_mm: 0.0, body, disease: Vec::new(), sop_uid: "1".into(), number: 1, sites: None };
         let grid = ImageGrid { rows: SIDE, cols: SIDE, spacing_mm: [1.0, 1.0] };
         Scan { name: "drawn".into(), grid, spacing_mm: 5.0, slices: vec![slice] }
     }
