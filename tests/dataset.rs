@@ -189,8 +189,10 @@ fn what_is_no_dataset_is_said_so() {
     write(root.path(), &[Lesion::new(1, 1)]);
     let (code, text) = train(&["--harvest", text_of(root.path())]);
     assert!(code == 64 && text.contains("--harvest-share 1"), "{code} {text}");
-    let (code, text) = train(&["--harvest", text_of(root.path()), "--harvest-share", "1.5"]);
-    assert!(code == 64 && text.contains("1.5 is no share"), "{code} {text}");
+    for (option, value) in [("--harvest-share", "1.5"), ("--real-share", "1.5"), ("--phantom-share", "1"), ("--harvest-share", "NaN")] {
+        let (code, text) = train(&["--harvest", text_of(root.path()), "--phantoms", "1", option, value]);
+        assert!(code == 64 && text.contains(&format!("{value} is no share")) && text.contains(option), "{code} {text}");
+    }
     let (code, text) = train(&["--harvest", text_of(root.path()), "--harvest-share", "1", "--validate"]);
     assert!(code == 65 && text.contains("its validation split is empty"), "{code} {text}");
 }

@@ -95,7 +95,7 @@ struct Source {
     #[arg(long, value_name = "N", default_value_t = 0)]
     phantoms: usize,
     /// Share of samples painted into them, where there is CT, too
-    #[arg(long, value_name = "X", default_value_t = 0.2, value_parser = share, requires = "phantoms")]
+    #[arg(long, value_name = "X", default_value_t = 0.2, value_parser = part, requires = "phantoms")]
     phantom_share: f32,
     /// Folder of real, outlined lesions (LIDC/, STS/) to transplant
     #[arg(long, value_name = "DIR")]
@@ -104,16 +104,21 @@ struct Source {
     #[arg(long, value_name = "NAME")]
     skip: Vec<String>,
     /// Share of lung, fat and muscle lesions that are real ones
-    #[arg(long, value_name = "X", default_value_t = 0.4)]
+    #[arg(long, value_name = "X", default_value_t = 0.4, value_parser = share::<f64>)]
     real_share: f64,
     /// Places that a detector took for lesions, shown more often: CSV of `lesionwatch scan --force --candidates` over the folder of --ct
     #[arg(long, value_name = "FILE.csv")]
     hard: Option<PathBuf>,
 }
 
-/// A share below the whole.
-fn share(text: &str) -> Result<f32, String> {
-    text.parse().ok().filter(|s| (0.0..1.0).contains(s)).ok_or_else(|| "a share of 0 to below 1".into())
+/// A share, the whole included.
+fn share<T: std::str::FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
+    text.parse().ok().filter(|s| (T::from(0)..=T::from(1)).contains(s)).ok_or_else(|| format!("{text} is no share; 0 to 1 is"))
+}
+
+/// A share that leaves something.
+fn part(text: &str) -> Result<f32, String> {
+    share(text).ok().filter(|s| *s < 1.0).ok_or_else(|| format!("{text} is no share below the whole; 0 to under 1 is"))
 }
 
 #[derive(Debug, Args)]
@@ -168,7 +173,7 @@ struct ExportArgs {
     #[arg(long, value_name = "BUNDLE")]
     blend: Option<PathBuf>,
     /// The bundle's share of the average
-    #[arg(long, value_name = "X", default_value_t = 0.5, requires = "blend")]
+    #[arg(long, value_name = "X", default_value_t = 0.5, value_parser = share::<f32>, requires = "blend")]
     blend_share: f32,
     /// Bundle folder to write
     #[arg(long, value_name = "DIR")]
@@ -301,9 +306,6 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
         validation: args.validation.clone(),
         card,
     };
-    if !(0.0..=1.0).contains(&args.blend_share) {
-        return Err(Failure::new(Class::Usage, format!("--blend-share: {} is no share; 0 to 1 is", args.blend_share)));
-    }
     let open = |path: &PathBuf| crate::shipped::open(Some(path)).map(|bundle| export::Blend { bundle, share: args.blend_share });
     let blend = args.blend.as_ref().map(open).transpose()?;
     export::run(&args.checkpoint, &scans, &args.ct.join(&args.validation), &about, blend.as_ref(), &args.out)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 
-use super::{Source, backgrounds_of, sampler_of};
+use super::{Source, backgrounds_of, sampler_of, share};
 use crate::detect::bundle::Bundle;
 use crate::detect::cuda;
 use crate::detect::network::NetworkSpec;
@@ -30,7 +30,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     harvest: Option<PathBuf>,
     /// Share of samples from the harvest; with 1 no --ct is needed [default: 0.5]
-    #[arg(long, value_name = "X", requires = "harvest")]
+    #[arg(long, value_name = "X", value_parser = share::<f64>, requires = "harvest")]
     harvest_share: Option<f64>,
     /// Train on every part of the harvest, validation and test as well: for a last training after its worth is known, for then nothing is left to judge by
     #[arg(long, requires = "harvest", conflicts_with = "validate")]

@@ -15,15 +15,12 @@ pub struct Mixture {
 }
 
 impl Mixture {
-    /// `marked_share` of the samples (0..1) come from `marked`, the others from `synthetic`.
+    /// `marked_share` of the samples (0..=1) come from `marked`, the others from `synthetic`.
     ///
     /// # Errors
-    /// [`Class::Usage`]: no share, or a source that the share needs is missing.
+    /// [`Class::Usage`]: a source that the share needs is missing.
     pub fn new(synthetic: Option<Sampler>, marked: Option<MarkedSlices>, marked_share: f64) -> Result<Self, Failure> {
         let complain = |text: String| Err(Failure::new(Class::Usage, text));
-        if !(0.0..=1.0).contains(&marked_share) {
-            return complain(format!("--harvest-share: {marked_share} is no share; 0 to 1 is"));
-        }
         if marked_share > 0.0 && marked.is_none() {
             return complain("marked lesions are asked for and there are none: name their dataset with --harvest DIR".into());
         }

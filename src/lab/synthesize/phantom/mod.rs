@@ -220,47 +220,56 @@ impl Pose {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
-    use super::*;
-    /// Slices per part and places per kind over `count` phantoms, as `find` has them.
-    fn survey(count: u64, find: fn(&Scan, &ScanSlice) -> Sites) -> (Vec<Part>, [usize; 8]) {
-        let scans: Vec<Scan> = (0..count).into_par_iter().map(scan).collect();
-        let (mut parts, mut places) = (Vec::new(), [0; 8]);
-        for scan in &scans {
-            for slice in &scan.slices {
-                let sites = find(scan, slice);
-                parts.push(sites.part);
-                for (i, site) in SITES.into_iter().enumerate() {
-                    places[i] += usize::from(sites.of(site).len() > 20);
-                }
-            }
-        }
-        (parts, places)
-    }
+    use std::collections::HashSet;
 
+    use super::*;
     const SITES: [Site; 8] =
         [Site::Lung, Site::Parenchyma, Site::Kidney, Site::Fat, Site::Subcutaneous, Site::Muscle, Site::Bone, Site::Gland];
 
+    /// In how many slices of these scans a lesion of a kind finds a place, as `find` has them.
+    fn found(scans: &[Scan], site: Site, find: fn(&Scan, &ScanSlice) -> Sites) -> usize {
+        slices(scans).filter(|(scan, slice)| find(scan, slice).of(site).len() > 20).count()
+    }
+
+    fn slices(scans: &[Scan]) -> impl Iterator<Item = (&Scan, &ScanSlice)> {
+        scans.iter().flat_map(|scan| scan.slices.iter().map(move |slice| (scan, slice)))
+    }
+
     #[test]
     fn a_lesion_finds_every_kind_of_place() {
-        let (parts, places) = survey(12, Sites::find);
-        let slices = parts.len();
+        let scans: Vec<Scan> = (0..12).into_par_iter().map(scan).collect();
+        let all = slices(&scans).count();
         for part in [Part::Chest, Part::Abdomen, Part::Pelvis] {
-            assert!(parts.iter().filter(|p| **p == part).count() * 20 > slices, "{part:?} of {slices} slices");
+            let of = slices(&scans).filter(|(scan, slice)| Sites::find(scan, slice).part == part).count();
+            assert!(of * 20 > all, "{part:?} of {all} slices");
         }
-        for (site, found) in SITES.into_iter().zip(places) {
-            assert!(found * 8 > slices, "{site:?} in {found} of {slices} slices");
+        for site in SITES {
+            let (known, told) = (found(&scans, site, Sites::find), found(&scans, site, Sites::told));
+            // Kidneys and glands lie in a short part of the body.
+            let least = if matches!(site, Site::Kidney | Site::Gland) { 12 } else { 8 };
+            assert!(known * least > all, "{site:?} in {known} of {all} slices");
+            // A kidney is told where it is brighter than the liver: in some phases and in few slices only. A gland is never told.
+            let least = if site == Site::Kidney { 50 } else { 8 };
+            assert!(site == Site::Gland || told * least > all, "{site:?} told in {told} of {all} slices");
         }
     }
 
     /// What is told from an image, as in real scans, against what is known.
     #[test]
-    fn places_told_from_an_image_are_where_they_are_known_to_be() {
-        let (parts, told) = survey(12, Sites::told);
-        let slices = parts.len();
-        for (site, found) in SITES.into_iter().zip(told).filter(|(site, _)| *site != Site::Gland) {
-            // A kidney is told where it is brighter than the liver: in some phases and in few slices only.
-            let least = if site == Site::Kidney { 50 } else { 8 };
-            assert!(found * least > slices, "{site:?} in {found} of {slices} slices");
+    fn places_told_from_an_image_are_what_they_are_told_to_be() {
+        let scans: Vec<Scan> = (0..12).into_par_iter().map(scan).collect();
+        // Fat round a kidney and in bone's canal is told as any other, discs and the canal as bone.
+        let least = [0.98, 0.85, 0.75, 0.6, 0.8, 0.9, 0.7];
+        for (site, least) in SITES.into_iter().zip(least) {
+            let (mut right, mut all) = (0, 0);
+            for (scan, slice) in slices(&scans) {
+                let known: HashSet<[u16; 2]> = slice.sites.iter().flat_map(|s| s.of(site)).copied().collect();
+                let told = Sites::told(scan, slice);
+                all += told.of(site).len();
+                right += told.of(site).iter().filter(|p| known.contains(*p)).count();
+            }
+            let share = right as f64 / all as f64;
+            assert!(share > least, "{share:.3} of what is told to be {site:?}");
         }
     }
 
