@@ -42,6 +42,8 @@ const SLICES: std::ops::RangeInclusive<usize> = 12..=24;
 const SPACINGS_MM: [f32; 7] = [1.5, 2.0, 2.0, 2.5, 3.0, 4.0, 5.0];
 /// Planes of which a slice is the mean lie at most this far apart, mm.
 const PLANE_MM: f32 = 1.7;
+/// Side of the squares at whose corners the warp is worked out; sizes are multiples of it.
+const WARP_PX: usize = 4;
 /// Air round the body on the image, mm.
 const ROUND_MM: f32 = 14.0;
 /// Side of the largest image, pixels.
@@ -167,21 +169,37 @@ impl Pose {
         }
     }
 
+    /// Where pixel `x`, `y` of the plane at `z` lies in the standard body, mm.
+    fn warped(&self, lattice: &Lattice, [x, y]: [f32; 2], z: f32) -> [f32; 2] {
+        let half = self.size as f32 / 2.0;
+        let (dx, dy) = ((x - half) * self.pixel_mm, (y - half) * self.pixel_mm);
+        let p = [dx * self.cos + dy * self.sin + self.shift[0], dy * self.cos - dx * self.sin + self.shift[1], z];
+        let far = [p[0] + 400.0, p[1] + 300.0, z + 200.0];
+        let near = [p[0] - 250.0, p[1] + 150.0, z - 500.0];
+        let warp = |turn: usize| {
+            let swap = |p: [f32; 3]| if turn == 0 { p } else { [p[1] + 91.0, p[2] + 37.0, p[0] + 53.0] };
+            self.warp_mm[0] * lattice.at(swap(far), 70.0) + self.warp_mm[1] * lattice.at(swap(near), 17.0)
+        };
+        [p[0] + warp(0), p[1] + warp(1)]
+    }
+
     fn plane(&self, body: &Body, lattice: &Lattice, z: f32) -> Painted {
         let size = self.size;
-        let half = size as f32 / 2.0;
+        // The warp is smooth: it is worked out at the corners of squares and interpolated between them.
+        let corners = size / WARP_PX + 1;
+        let corner: Vec<[f32; 2]> = (0..corners * corners)
+            .map(|i| self.warped(lattice, [(i % corners * WARP_PX) as f32, (i / corners * WARP_PX) as f32], z))
+            .collect();
         let mut at = Vec::with_capacity(size * size);
         for y in 0..size {
+            let (row, v) = (y / WARP_PX, (y % WARP_PX) as f32 / WARP_PX as f32);
             for x in 0..size {
-                let (dx, dy) = ((x as f32 - half) * self.pixel_mm, (y as f32 - half) * self.pixel_mm);
-                let p = [dx * self.cos + dy * self.sin + self.shift[0], dy * self.cos - dx * self.sin + self.shift[1], z];
-                let far = [p[0] + 400.0, p[1] + 300.0, z + 200.0];
-                let near = [p[0] - 250.0, p[1] + 150.0, z - 500.0];
-                let warp = |turn: usize| {
-                    let swap = |p: [f32; 3]| if turn == 0 { p } else { [p[1] + 91.0, p[2] + 37.0, p[0] + 53.0] };
-                    self.warp_mm[0] * lattice.at(swap(far), 70.0) + self.warp_mm[1] * lattice.at(swap(near), 17.0)
-                };
-                at.push([p[0] + warp(0), p[1] + warp(1)]);
+                let (i, u) = (row * corners + x / WARP_PX, (x % WARP_PX) as f32 / WARP_PX as f32);
+                at.push(std::array::from_fn(|axis| {
+                    let across = |i: usize| corner[i][axis] + (corner[i + 1][axis] - corner[i][axis]) * u;
+                    let (above, below) = (across(i), across(i + corners));
+                    above + (below - above) * v
+                }));
             }
         }
         let blank = || vec![0.0; size * size];
@@ -223,48 +241,49 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
     const SITES: [Site; 8] =
         [Site::Lung, Site::Parenchyma, Site::Kidney, Site::Fat, Site::Subcutaneous, Site::Muscle, Site::Bone, Site::Gland];
 
-    /// In how many slices of these scans a lesion of a kind finds a place, as `find` has them.
-    fn found(scans: &[Scan], site: Site, find: fn(&Scan, &ScanSlice) -> Sites) -> usize {
-        slices(scans).filter(|(scan, slice)| find(scan, slice).of(site).len() > 20).count()
-    }
-
-    fn slices(scans: &[Scan]) -> impl Iterator<Item = (&Scan, &ScanSlice)> {
-        scans.iter().flat_map(|scan| scan.slices.iter().map(move |slice| (scan, slice)))
+    /// The places of every slice of twelve bodies: known, and told from its image as in real scans.
+    fn survey() -> (Vec<Sites>, Vec<Sites>) {
+        let scans: Vec<Scan> = (0..12).into_par_iter().map(scan).collect();
+        let of = |find: fn(&Scan, &ScanSlice) -> Sites| {
+            scans.par_iter().flat_map_iter(|scan| scan.slices.iter().map(move |slice| find(scan, slice))).collect()
+        };
+        (of(Sites::find), of(Sites::told))
     }
 
     #[test]
     fn a_lesion_finds_every_kind_of_place() {
-        let scans: Vec<Scan> = (0..12).into_par_iter().map(scan).collect();
-        let all = slices(&scans).count();
+        let (known, told) = survey();
+        let all = known.len();
+        let find = |sites: &[Sites], site: Site| sites.iter().filter(|s| s.of(site).len() > 20).count();
         for part in [Part::Chest, Part::Abdomen, Part::Pelvis] {
-            let of = slices(&scans).filter(|(scan, slice)| Sites::find(scan, slice).part == part).count();
-            assert!(of * 20 > all, "{part:?} of {all} slices");
+            for sites in [&known, &told] {
+                let of = sites.iter().filter(|s| s.part == part).count();
+                assert!(of * 20 > all, "{part:?}: {of} of {all} slices");
+            }
         }
         for site in SITES {
-            let (known, told) = (found(&scans, site, Sites::find), found(&scans, site, Sites::told));
             // Kidneys and glands lie in a short part of the body.
-            let least = if matches!(site, Site::Kidney | Site::Gland) { 12 } else { 8 };
-            assert!(known * least > all, "{site:?} in {known} of {all} slices");
+            let (found, least) = (find(&known, site), if matches!(site, Site::Kidney | Site::Gland) { 12 } else { 8 });
+            assert!(found * least > all, "{site:?} in {found} of {all} slices");
             // A kidney is told where it is brighter than the liver: in some phases and in few slices only. A gland is never told.
-            let least = if site == Site::Kidney { 50 } else { 8 };
-            assert!(site == Site::Gland || told * least > all, "{site:?} told in {told} of {all} slices");
+            let (found, least) = (find(&told, site), if site == Site::Kidney { 50 } else { 8 });
+            assert!(site == Site::Gland || found * least > all, "{site:?} told in {found} of {all} slices");
         }
     }
 
-    /// What is told from an image, as in real scans, against what is known.
     #[test]
     fn places_told_from_an_image_are_what_they_are_told_to_be() {
-        let scans: Vec<Scan> = (0..12).into_par_iter().map(scan).collect();
+        let (known, told) = survey();
         // Fat round a kidney and in bone's canal is told as any other, discs and the canal as bone.
         let least = [0.98, 0.85, 0.75, 0.6, 0.8, 0.9, 0.7];
         for (site, least) in SITES.into_iter().zip(least) {
             let (mut right, mut all) = (0, 0);
-            for (scan, slice) in slices(&scans) {
-                let known: HashSet<[u16; 2]> = slice.sites.iter().flat_map(|s| s.of(site)).copied().collect();
-                let told = Sites::told(scan, slice);
+            for (known, told) in known.iter().zip(&told) {
+                let known: HashSet<[u16; 2]> = known.of(site).iter().copied().collect();
                 all += told.of(site).len();
                 right += told.of(site).iter().filter(|p| known.contains(*p)).count();
             }
