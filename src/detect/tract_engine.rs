@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Cursor;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use tract_linalg::MmmDispatch;
 use tract_linalg::mmm::Query;
@@ -42,10 +42,24 @@ fn failed(e: impl std::fmt::Display) -> EngineError {
 /// A matrix product as the network's convolutions are, to ask which kernel does it: rows (channels), depth, columns (cells).
 const PRODUCT: [usize; 3] = [64, 576, 4096];
 
+/// What tract must not use of this processor. Its int8 kernel on Intel's tiles (`avx512amx_mmm_i32_16x16`, 0.23.9) reads past its operands on a Xeon that has
+/// them, and the process dies of it; without it tract takes the vectors (VNNI). It has to be said before tract first looks at the processor.
+fn restrain() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if cfg!(target_arch = "x86_64") {
+            let knob = &tract_linalg::knobs::TRACT_CPU_ISA;
+            let asked = knob.get().into_iter().chain(["-amx-int8".to_owned()]);
+            knob.set(Some(asked.collect::<Vec<_>>().join(",")));
+        }
+    });
+}
+
 /// The matrix kernels that tract picks on this processor, for `f32` and for `int8` operands, by tract's names.
 /// `None` where there is none.
 #[must_use]
 pub fn kernels() -> [(&'static str, Option<String>); 2] {
+    restrain();
     let [m, k, n] = PRODUCT.map(Some);
     // An integer accumulator stands for int8 operands.
     [("f32", DatumType::F32), ("int8", DatumType::I32)].map(|(operands, accumulator)| {
@@ -72,6 +86,7 @@ impl TractEngine {
     }
 
     fn with(spec: &NetworkSpec, encoder: &[u8], heads: &[u8], quantization: &'static str) -> Result<Self, EngineError> {
+        restrain();
         let parse = |bytes: &[u8]| {
             tract_onnx::onnx()
                 .model_for_read(&mut Cursor::new(bytes))
@@ -181,5 +196,6 @@ mod tests {
     fn tract_has_a_kernel_for_either_operand_here() {
         let [f32, int8] = kernels().map(|(operands, kernel)| (operands, kernel.unwrap()));
         assert!((f32.0, int8.0) == ("f32", "int8") && f32.1.contains("f32") && int8.1.contains("i32"), "{f32:?} {int8:?}");
+        assert!(!int8.1.contains("amx"), "{int8:?}");
     }
 }
