@@ -52,7 +52,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = train::BATCH as u32, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
     /// Parts of the recipe to leave out, to know what they buy: plane-noise, bends, lung-grain, contrast-phases, organs, tubes,
-    /// veins, touches, room, surroundings, grafts, exports, context
+    /// veins, touches, room, surroundings, grafts, exports, jpeg, context
     #[arg(long, value_name = "PART,PART", value_delimiter = ',', hide_possible_values = true)]
     without: Vec<Ingredient>,
     /// Sizes of the network, as the `network.toml` beside a checkpoint has them; with --init a wider one than the bundle's, into which its weights grow

@@ -3,6 +3,7 @@
 use rand::Rng;
 
 use super::Planes;
+use super::exports::Export;
 use super::recipe::{Ingredient, Recipe};
 
 /// Changes all planes of a crop alike, as one acquisition would.
@@ -13,7 +14,7 @@ pub fn augment(planes: &mut Planes, recipe: &Recipe, rng: &mut impl Rng) {
     let blur = rng.random_bool(0.25);
     let sharpen = !blur && rng.random_bool(0.15);
     let noise = if rng.random_bool(0.35) { rng.random_range(3.0f32..22.0) } else { 0.0 };
-    let export = rng.random_range(0..100);
+    let export = recipe.has(Ingredient::Exports).then(|| Export::random(rng, recipe.has(Ingredient::Jpeg))).flatten();
     for plane in &mut planes.hu {
         for v in plane.iter_mut() {
             *v = phase.as_ref().map_or(*v, |p| p.at(*v)) + offset;
@@ -35,8 +36,8 @@ pub fn augment(planes: &mut Planes, recipe: &Recipe, rng: &mut impl Rng) {
                 *v += g * noise * 2.4;
             }
         }
-        if recipe.has(Ingredient::Exports) {
-            export_8bit(plane, export);
+        if let Some(export) = &export {
+            export.apply(plane, planes.size);
         }
     }
 }
@@ -78,35 +79,6 @@ impl ToneCurve {
         let i = KNOTS_HU.partition_point(|k| *k <= hu).clamp(1, KNOTS_HU.len() - 1);
         let share = (hu - KNOTS_HU[i - 1]) / (KNOTS_HU[i] - KNOTS_HU[i - 1]);
         self.0[i - 1] + (self.0[i] - self.0[i - 1]) * share
-    }
-}
-
-/// Archives and data sets that went through 8 bits: the full range in steps of 16 HU, a window, or a soft-tissue range with a coarse rest.
-fn export_8bit(plane: &mut [f32], kind: i32) {
-    for v in plane.iter_mut() {
-        match kind {
-            0..14 => *v = ((*v + 1024.0) / 16.0).floor() * 16.0 - 1016.0,
-            14..23 => {
-                *v = if *v > 0.0 {
-                    v.min(255.0).round()
-                } else if *v > -300.0 {
-                    -50.0
-                } else {
-                    -1000.0
-                };
-            }
-            23..32 => {
-                *v = if *v > -100.0 {
-                    v.clamp(-45.0, 160.0).round()
-                } else if *v > -300.0 {
-                    -100.0
-                } else {
-                    -900.0
-                }
-            }
-            32..36 => *v = ((v.clamp(-175.0, 275.0) + 175.0) / 450.0 * 255.0).round() / 255.0 * 450.0 - 175.0,
-            _ => {}
-        }
     }
 }
 

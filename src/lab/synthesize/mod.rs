@@ -4,9 +4,11 @@
 pub mod another;
 pub mod augment;
 pub mod dicom_out;
+mod exports;
 pub mod graft;
 pub mod hard;
 pub mod insert;
+mod jpeg;
 pub mod kind;
 mod look_alikes;
 pub mod mask;

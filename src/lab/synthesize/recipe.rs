@@ -30,6 +30,8 @@ pub enum Ingredient {
     Grafts,
     /// Steps and windows of 8-bit exports
     Exports,
+    /// JPEG in them; without, they lose what 8 bits lose and no more
+    Jpeg,
     /// Samples of several neighbouring slots; without, every sample is one slot
     Context,
 }

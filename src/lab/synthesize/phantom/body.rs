@@ -3,6 +3,7 @@
 use rand::Rng;
 
 use super::blob::{Blob, Section, section};
+use super::breast::Breasts;
 use super::canvas::{Canvas, Clip, coverage};
 use super::painter::Painter;
 use super::phase::Phase;
@@ -19,6 +20,8 @@ const SKIN_MM: f32 = 1.8;
 const UNDER_SKIN_MM: f32 = 8.0;
 /// Below the first of these heights the wall is made of single muscles, above the second it is one.
 const SINGLE_MUSCLES_MM: [f32; 2] = [175.0, 200.0];
+/// Fat between a breast's glandular tissue and the muscle behind it.
+const GLAND_FREE_MM: f32 = 4.0;
 /// Layers of the flank: this far apart, with fat between.
 const LAYER_MM: f32 = 6.5;
 /// Layers end this far from the cavity.
@@ -39,6 +42,7 @@ pub struct Body {
     /// Tops of the diaphragm, right and left.
     domes: [f32; 2],
     muscle: Tissue,
+    breasts: Breasts,
 }
 
 impl Body {
@@ -97,6 +101,7 @@ impl Body {
             abdomen,
             chest: above,
             wall: around,
+            breasts: Breasts::random(rng, &phase, stout),
             phase,
             lung_hu: rng.random_range(-890.0..-790.0),
             dependent_hu: rng.random_range(10.0..80.0),
@@ -140,10 +145,11 @@ impl Body {
     fn ground(&self, canvas: &mut Canvas<'_>) {
         let z = canvas.z;
         let (outline, trunk, cavity) = (self.outline.slice(z), self.trunk.slice(z), self.cavity.slice(z));
+        let breasts = self.breasts.slice(z);
         for i in 0..canvas.at.len() {
             let at = canvas.at[i];
             let depth = |s: &Option<super::blob::Slice>| s.as_ref().map_or(-99.0, |s| s.depth(at));
-            let skin = depth(&outline);
+            let skin = depth(&outline).max(breasts.skin(at));
             canvas.cavity[i] = depth(&cavity);
             canvas.above[i] = z - self.diaphragm(at);
             if skin < -0.5 {
@@ -155,11 +161,16 @@ impl Body {
             // Septa run through the fat; the visceral fat holds finer vessels.
             let septum = (1.0 - (lattice.at(p, 19.0) * 14.0).abs()).max(0.0) * 16.0 * lattice.at(p, 41.0).max(0.0);
             let mut hu = self.phase.fat + 5.0 * lattice.rough(p, 8.0) + septum;
-            hu += (SKIN_HU - hu) * coverage(SKIN_MM - skin);
             let (muscle, inside) = (depth(&trunk), canvas.cavity[i]);
+            let gland = breasts.gland(at).min(-muscle - GLAND_FREE_MM);
+            if gland > -1.0 {
+                let spot = Spot { p, depth: gland, along: z, height: 0.0 };
+                hu += coverage(gland) * (self.breasts.tissue().hu(lattice, spot) - hu);
+            }
+            hu += (SKIN_HU - hu) * coverage(SKIN_MM - skin);
             canvas.site[i] = match (inside > 0.0, muscle > 0.0) {
                 (true, _) => Some(Site::Fat),
-                (false, false) => (skin > UNDER_SKIN_MM).then_some(Site::Subcutaneous),
+                (false, false) => (skin > UNDER_SKIN_MM && gland < 0.0).then_some(Site::Subcutaneous),
                 // Between the muscles of pelvis and thigh lie nodes, too: those of the groin.
                 (false, true) => (z < SINGLE_MUSCLES_MM[0]).then_some(Site::Subcutaneous),
             };

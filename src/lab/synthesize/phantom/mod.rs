@@ -6,6 +6,7 @@
 mod blob;
 mod body;
 mod bowel;
+mod breast;
 mod canvas;
 mod chest;
 mod grain;

@@ -68,6 +68,13 @@ pub enum Tissue {
         /// Share of fat, 0..1.
         fat: f32,
     },
+    /// Lobules and strands with fat between them.
+    Breast {
+        /// HU of the lobules.
+        hu: f32,
+        /// Share of fat, 0..1.
+        fat: f32,
+    },
     /// A compact shell round a spongy core.
     Bone {
         /// Shell.
@@ -122,7 +129,7 @@ impl Tissue {
             Self::Muscle { .. } => Some(Site::Muscle),
             Self::Bone { .. } => Some(Site::Bone),
             Self::Kidney { cortex_hu, .. } => (cortex_hu > ENHANCED_CORTEX_HU).then_some(Site::Kidney),
-            Self::Hollow { .. } => None,
+            Self::Breast { .. } | Self::Hollow { .. } => None,
         }
     }
 
@@ -141,6 +148,10 @@ impl Tissue {
             Self::Muscle { hu, fat } => {
                 let streak = lattice.rough([p[0], p[1], p[2] * 0.25], 6.5);
                 mix(hu + 4.0 * lattice.at(p, 13.0), FAT_HU, (streak - 1.05 + 1.6 * fat) * 2.2)
+            }
+            Self::Breast { hu, fat } => {
+                let lobule = 0.6 * lattice.rough(p, 17.0) + 0.6 * lattice.rough(p, 6.0);
+                mix(hu + 5.0 * lattice.at(p, 9.0), FAT_HU, (lobule - 0.9 + 1.5 * fat) * 2.2)
             }
             Self::Bone { cortex_mm, cortex_hu, core_hu } => {
                 let core = core_hu + 0.3 * core_hu * lattice.rough(p, 3.2);
