@@ -189,6 +189,7 @@ fn help_texts_are_their_golden_files() {
                 "bench",
                 "bench receive",
                 "bench engines",
+                "bench exports",
                 "bench conv",
                 "bench train",
             ][..],

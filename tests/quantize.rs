@@ -1,5 +1,5 @@
 //! Promise: `lesionlab quantize` puts ranges into a bundle that f32 and Q8_0 engines then pass its self-test with, says what each layer loses, and refuses what
-//! it cannot use; `lesionlab bench engines` measures what can start and names what cannot.
+//! it cannot use; `lesionlab bench engines` measures what can start and names what cannot, `bench exports` the same images through 8 bits and JPEG.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::path::Path;
@@ -114,4 +114,25 @@ fn engines_are_measured_and_what_is_missing_is_named() {
     let (joules, seconds) = (row["joules"].as_f64().unwrap(), 1.0 / row["slots_a_second"].as_f64().unwrap());
     assert!(joules >= 7.5 * seconds, "{joules} J, {seconds} s");
     assert!(joules <= 7.5 * (seconds + 2.0 / 9.0), "the meter goes on for no longer than it takes to ask: {joules} J, {seconds} s");
+}
+
+#[test]
+fn exports_are_measured_on_the_same_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("exports.json");
+    let samples = Path::new(SAMPLE).parent().unwrap().to_str().unwrap();
+    let done = lesionlab(&["bench", "exports", "--ct", samples, "--every", "60", "--json", out.to_str().unwrap()]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let table = json(&out);
+    let rows = table["rows"].as_array().unwrap();
+    let row = |name: &str| rows.iter().find(|r| r["export"] == name).unwrap_or_else(|| panic!("{name}: {rows:?}"));
+    let candidates = |name: &str| row(name)["candidates"][0].as_f64().unwrap();
+    assert!(table["images"].as_u64().unwrap() >= 2 && candidates("as it is") > 0.0, "{table}");
+    assert_eq!(row("as it is")["kept"].as_f64(), Some(1.0));
+    let full = "full range, steps of 16 HU";
+    assert_ne!(candidates(full), candidates(&format!("{full}, JPEG 75")), "JPEG changes something: {rows:?}");
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(said.lines().filter(|l| l.contains("JPEG 90")).count() == 4, "{said}");
+    let empty = lesionlab(&["bench", "exports", "--ct", folder.path().to_str().unwrap()]);
+    assert_eq!(empty.status.code(), Some(65), "{}", String::from_utf8_lossy(&empty.stderr));
 }

@@ -4,6 +4,7 @@
 //! A *round* times every path once; tables give the median over rounds, and ratios are medians of the rounds' ratios.
 
 pub mod engines;
+pub mod exports;
 pub mod layers;
 pub mod machine;
 pub mod median;

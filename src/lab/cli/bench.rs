@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use crate::error::{Class, Failure};
-use crate::lab::bench::{engines, layers, receive, step, torch::Torch};
+use crate::lab::bench::{engines, exports, layers, receive, step, torch::Torch};
 
 #[derive(Debug, Subcommand)]
 pub enum BenchVerb {
@@ -16,6 +16,8 @@ pub enum BenchVerb {
     /// One engine that answers on stdin and stdout what `engines` asks
     #[command(hide = true)]
     Worker(engines::worker::Request),
+    /// Candidates in CT images as they are and as 8-bit exports, JPEG and not: what an archive costs in false alarms
+    Exports(exports::Request),
     /// Convolution layers, forward and backward: ours, candle's own and PyTorch's
     Conv(TrainingArgs),
     /// A whole training step of the shipped network: with our convolution, with candle's own, and in PyTorch
@@ -77,6 +79,11 @@ pub fn run(verb: &BenchVerb) -> Result<(), Failure> {
             let report = engines::run(request)?;
             print!("{}", report.text());
             write(request.json.as_deref(), &report)
+        }
+        BenchVerb::Exports(request) => {
+            let table = exports::run(request)?;
+            print!("{}", table.text());
+            write(request.json.as_deref(), &table)
         }
         BenchVerb::Worker(request) => engines::worker::run(request),
         BenchVerb::Conv(args) => {

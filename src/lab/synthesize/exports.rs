@@ -6,6 +6,9 @@ use super::jpeg::Jpeg;
 
 /// Steps of the full range: 256 of 16 HU from here.
 const FULL_RANGE_HU: [f32; 2] = [-1024.0, 3072.0];
+/// A window that begins at water, and one of the whole abdomen.
+const WATER_HU: [f32; 2] = [0.0, 255.0];
+const ABDOMEN_HU: [f32; 2] = [-175.0, 275.0];
 /// Below this a pixel was air, outside or in the body.
 const AIR_HU: f32 = -300.0;
 /// What air becomes where it was kept apart.
@@ -26,6 +29,7 @@ pub struct Export {
     softened: f32,
 }
 
+#[derive(Clone, Copy)]
 struct Fill {
     tissue_hu: f32,
     /// Gas and lung in the body are air, too; else only what is outside of it is.
@@ -39,24 +43,45 @@ impl Export {
         let kind = (0..SHARES.len()).find(|k| draw < SHARES[..=*k].iter().sum())?;
         let (window, filled) = match kind {
             0 => (FULL_RANGE_HU, false),
-            1 => ([0.0, 255.0], true),
+            1 => (WATER_HU, true),
             2 => ([rng.random_range(-60.0..-30.0), rng.random_range(105.0..200.0)], true),
-            _ => ([-175.0, 275.0], false),
+            _ => (ABDOMEN_HU, false),
         };
         let fill = filled.then(|| Fill { tissue_hu: rng.random_range(-110.0..window[0].min(-10.0)), gas: rng.random_bool(0.5) });
         let jpeg = (jpeg && rng.random_bool(JPEG_SHARE)).then(|| Jpeg::random(rng));
         Some(Self { window, fill, jpeg, softened: rng.random_range(0.0..0.2) })
     }
 
-    /// `plane`: HU of a square of `size` pixels a side.
-    pub fn apply(&self, plane: &mut Vec<f32>, size: usize) {
+    /// The exports that `bench exports` measures, and what they are called: none is softened, since the image keeps its own pixels.
+    #[must_use]
+    pub fn measured() -> Vec<(String, Self)> {
+        let liver = Fill { tissue_hu: -100.0, gas: true };
+        let kidney = Fill { tissue_hu: -50.0, gas: true };
+        let windows = [
+            ("full range, steps of 16 HU", FULL_RANGE_HU, None),
+            ("0 to 255 HU, filled below", WATER_HU, Some(kidney)),
+            ("-45 to 160 HU, filled below", [-45.0, 160.0], Some(liver)),
+            ("-175 to 275 HU", ABDOMEN_HU, None),
+        ];
+        let mut all = Vec::new();
+        for (name, window, fill) in windows {
+            for quality in [None, Some(90), Some(75)] {
+                let text = quality.map_or_else(|| name.to_owned(), |q| format!("{name}, JPEG {q}"));
+                all.push((text, Self { window, fill, jpeg: quality.map(|q| Jpeg::new(q, [0, 0])), softened: 0.0 }));
+            }
+        }
+        all
+    }
+
+    /// `plane`: HU, `width` pixels a row.
+    pub fn apply(&self, plane: &mut [f32], width: usize) {
         let [low, high] = self.window;
         let step = (high - low) / 255.0;
         let mut grey: Vec<f32> = plane.iter().map(|v| ((v - low) / step).round().clamp(0.0, 255.0)).collect();
         if let Some(jpeg) = &self.jpeg {
-            jpeg.apply(&mut grey, size);
+            jpeg.apply(&mut grey, width);
         }
-        let air = self.fill.as_ref().map(|fill| if fill.gas { gas(plane) } else { outside(plane, size) });
+        let air = self.fill.as_ref().map(|fill| if fill.gas { gas(plane) } else { outside(plane, width) });
         for (i, (v, g)) in plane.iter_mut().zip(&grey).enumerate() {
             *v = match (&self.fill, &air) {
                 (Some(_), Some(air)) if *g <= 0.0 && air[i] => AIR_FILL_HU,
@@ -64,7 +89,7 @@ impl Export {
                 _ => low + g * step,
             };
         }
-        soften(plane, size, self.softened);
+        soften(plane, width, self.softened);
     }
 }
 
@@ -72,32 +97,35 @@ fn gas(plane: &[f32]) -> Vec<bool> {
     plane.iter().map(|v| *v < AIR_HU).collect()
 }
 
-/// Air that hangs together with the border of the crop.
-fn outside(plane: &[f32], size: usize) -> Vec<bool> {
+/// Air that hangs together with the border of the image.
+fn outside(plane: &[f32], width: usize) -> Vec<bool> {
+    let height = plane.len() / width;
     let mut seen = vec![false; plane.len()];
-    let border = (0..size).flat_map(|i| [i, (size - 1) * size + i, i * size, i * size + size - 1]);
-    let mut open: Vec<usize> = border.collect();
+    let ends = (0..width).flat_map(|x| [x, (height - 1) * width + x]);
+    let mut open: Vec<usize> = ends.chain((0..height).flat_map(|y| [y * width, (y + 1) * width - 1])).collect();
     while let Some(i) = open.pop() {
         if seen[i] || plane[i] >= AIR_HU {
             continue;
         }
         seen[i] = true;
-        let (x, y) = (i % size, i / size);
-        open.extend(
-            [(x > 0).then(|| i - 1), (x + 1 < size).then(|| i + 1), (y > 0).then(|| i - size), (y + 1 < size).then(|| i + size)]
-                .into_iter()
-                .flatten(),
-        );
+        let (x, y) = (i % width, i / width);
+        let beside =
+            [(x > 0).then(|| i - 1), (x + 1 < width).then_some(i + 1), (y > 0).then(|| i - width), (y + 1 < height).then_some(i + width)];
+        open.extend(beside.into_iter().flatten());
     }
     seen
 }
 
 /// `weight` of each of the two neighbours, along rows and then along columns; the border stays.
-fn soften(plane: &mut Vec<f32>, size: usize, weight: f32) {
-    for stride in [1, size] {
-        let before = plane.clone();
-        for y in 1..size.saturating_sub(1) {
-            for i in y * size + 1..(y + 1) * size - 1 {
+fn soften(plane: &mut [f32], width: usize, weight: f32) {
+    if weight == 0.0 {
+        return;
+    }
+    let height = plane.len() / width;
+    for stride in [1, width] {
+        let before = plane.to_vec();
+        for y in 1..height.saturating_sub(1) {
+            for i in y * width + 1..(y + 1) * width - 1 {
                 plane[i] = before[i] + weight * (before[i - stride] + before[i + stride] - 2.0 * before[i]);
             }
         }

@@ -35,7 +35,9 @@ impl Jpeg {
         Self::new(rng.random_range(QUALITY), [rng.random_range(0..BLOCK), rng.random_range(0..BLOCK)])
     }
 
-    fn new(quality: u32, phase: [usize; 2]) -> Self {
+    /// IJG's quality, 1 to 100; `phase`: pixels before the first whole block, across and down.
+    #[must_use]
+    pub fn new(quality: u32, phase: [usize; 2]) -> Self {
         let scale = if quality < 50 { 5000 / quality.max(1) } else { 200 - 2 * quality.min(100) };
         let table = LUMINANCE.map(|v| ((u32::from(v) * scale + 50) / 100).clamp(1, 255) as f32);
         let basis = std::array::from_fn(|i| {
@@ -46,19 +48,19 @@ impl Jpeg {
         Self { table, basis, phase }
     }
 
-    /// `grey`: 0..255, a square of `size` pixels a side. A block that the border cuts goes on with the border's pixels.
-    pub fn apply(&self, grey: &mut [f32], size: usize) {
-        let last = size.saturating_sub(1) as isize;
-        let starts = |phase: usize| (-(phase as isize)..=last).step_by(BLOCK);
-        for top in starts(self.phase[1]) {
-            for left in starts(self.phase[0]) {
+    /// `grey`: 0..255, `width` pixels a row. A block that the border cuts goes on with the border's pixels.
+    pub fn apply(&self, grey: &mut [f32], width: usize) {
+        let last = [width as isize - 1, (grey.len() / width) as isize - 1];
+        let starts = |axis: usize| (-(self.phase[axis] as isize)..=last[axis]).step_by(BLOCK);
+        for top in starts(1) {
+            for left in starts(0) {
                 let at = |i: usize| [left + (i % BLOCK) as isize, top + (i / BLOCK) as isize];
-                let index = |[x, y]: [isize; 2]| y.clamp(0, last) as usize * size + x.clamp(0, last) as usize;
+                let index = |[x, y]: [isize; 2]| y.clamp(0, last[1]) as usize * width + x.clamp(0, last[0]) as usize;
                 let mut block: Block = std::array::from_fn(|i| grey[index(at(i))] - 128.0);
                 self.lose(&mut block);
                 for (i, v) in block.into_iter().enumerate() {
                     let p = at(i);
-                    if p.iter().all(|v| (0..=last).contains(v)) {
+                    if p.iter().zip(last).all(|(v, last)| (0..=last).contains(v)) {
                         grey[index(p)] = (v + 128.0).round().clamp(0.0, 255.0);
                     }
                 }

@@ -4,7 +4,7 @@
 pub mod another;
 pub mod augment;
 pub mod dicom_out;
-mod exports;
+pub mod exports;
 pub mod graft;
 pub mod hard;
 pub mod insert;

@@ -46,8 +46,8 @@ pub struct Body {
 }
 
 impl Body {
-    /// Someone.
-    pub fn random(rng: &mut impl Rng) -> Self {
+    /// Someone. `of_breasts`: draws of their own, so that the rest of a body does not hang on whether it has breasts.
+    pub fn random(rng: &mut impl Rng, of_breasts: &mut impl Rng) -> Self {
         let phase = Phase::random(rng);
         let size = [rng.random_range(0.93..1.1), rng.random_range(0.92..1.12)];
         // Thickness of the fat in front, behind and at the sides.
@@ -101,7 +101,7 @@ impl Body {
             abdomen,
             chest: above,
             wall: around,
-            breasts: Breasts::random(rng, &phase, stout),
+            breasts: Breasts::random(of_breasts, &phase, stout),
             phase,
             lung_hu: rng.random_range(-890.0..-790.0),
             dependent_hu: rng.random_range(10.0..80.0),

@@ -90,7 +90,7 @@ pub fn scan(seed: u64) -> Scan {
     let thickness = spacing * rng.random_range(0.6f32..1.6);
     let length = spacing * (count - 1) as f32;
     let first = low + rng.random_range(0.0..1.0) * (high - low - length).max(0.0);
-    let body = Body::random(&mut rng);
+    let body = Body::random(&mut rng, &mut StdRng::seed_from_u64(!seed));
     let lattice = Lattice::random(&mut rng);
     let scale = rng.random_range(0.9..1.16);
     // Half of the body's width, with its fat, decides on the field of view.
