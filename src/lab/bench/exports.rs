@@ -100,9 +100,8 @@ fn look(engine: &mut dyn Engine, scan: &Scan, slice: &ScanSlice, export: Option<
     let features = engine.encode(&slot_input(&resample(&image, &frame)))?;
     let maps = engine.heads(&vec![&features; engine.context()])?;
     let sick = |c: &Candidate| {
-        let [x, y] = frame.to_image([c.box_px[0] + c.box_px[2], c.box_px[1] + c.box_px[3]].map(|v| f64::from(v) / 2.0));
-        let within = |v: f64, low: usize, high: usize| (low as f64..=high as f64).contains(&v);
-        slice.disease.iter().any(|d| within(x, d.region.x1, d.region.x2) && within(y, d.region.y1, d.region.y2))
+        let centre = frame.to_image([c.box_px[0] + c.box_px[2], c.box_px[1] + c.box_px[3]].map(|v| f64::from(v) / 2.0));
+        slice.disease.iter().any(|d| d.region.holds(centre))
     };
     Ok(nms::finds(heads::decode(&maps)).into_iter().filter(|c| !sick(c)).collect())
 }

@@ -44,9 +44,11 @@ impl Breasts {
         let mut one = |side: f32| {
             let at = [side * out + rng.random_range(-4.0..4.0), CHEST_Y_MM, MIDDLE_MM + rng.random_range(-8.0..8.0)];
             let turn = side * rng.random_range(-0.5..0.1);
-            let skin = Blob::ellipsoid(at, [wide, high + 12.0, tall], turn, soft(0.0, 0.0, 1.0), Free).uneven(rng, 0.03);
+            // Outlines only: the ground under them is painted pixel by pixel.
+            let outline = |at, semi| Blob::ellipsoid(at, semi, turn, soft(0.0, 0.0, 1.0), Free);
+            let skin = outline(at, [wide, high + 12.0, tall]).uneven(rng, 0.03);
             let deep = [at[0] + side * rng.random_range(-6.0..10.0), at[1] - high * 0.25, at[2]];
-            let gland = Blob::ellipsoid(deep, [wide * share, high * share, tall * share], turn, tissue, Free).uneven(rng, 0.25);
+            let gland = outline(deep, [wide, high, tall].map(|mm| mm * share)).uneven(rng, 0.25);
             Breast { skin, gland }
         };
         Self { pair: vec![one(-1.0), one(1.0)], tissue }
