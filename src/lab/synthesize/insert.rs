@@ -20,6 +20,8 @@ const GRAIN_PX: usize = 16;
 const GRAIN_DRAWS: usize = 40;
 /// What is darker than a yielding lesion by this gives way to it, all of it and none of it, HU.
 const GIVES_WAY_HU: [f32; 2] = [45.0, 15.0];
+/// Air does not, and what is less than this above it only in part, HU: nothing grows out of the body, or from fat into lung.
+const GIVES_NO_WAY_HU: f32 = 100.0;
 /// A lesion that finds less room than this share of its section is not painted.
 const LEAST_ROOM: f32 = 0.45;
 
@@ -36,7 +38,7 @@ pub struct Look {
     pub rim_hu: f32,
     /// HU taken from the parts of the core that get no blood.
     pub necrosis_hu: f32,
-    /// It fills the room that darker tissue leaves, as a node in fat does, and covers nothing that is about as dense as itself.
+    /// It fills the room that darker tissue leaves, as a node in fat does, and covers neither air nor what is about as dense as itself.
     pub yields: bool,
 }
 
@@ -218,7 +220,7 @@ impl Room {
         let [all, none] = GIVES_WAY_HU.map(|d| hu - d);
         let share = (y1..y2).flat_map(|y| (x1..x2).map(move |x| (x, y))).map(|(x, y)| {
             let mean = mean_of(plane, size, (x, y), 1, |_| true).unwrap_or(plane[y * size + x]);
-            ((none - mean) / (none - all)).clamp(0.0, 1.0)
+            ((none - mean) / (none - all)).clamp(0.0, 1.0) * ((mean - AIR_HU) / GIVES_NO_WAY_HU).clamp(0.0, 1.0)
         });
         Self { window, share: share.collect() }
     }
@@ -559,6 +561,19 @@ mod tests {
         let inner = pixels(&planes, here, &drawn, 0.1..2.0).into_iter().filter(|i| mask[*i] && away[*i] > 4.0).map(|i| planes.hu[here][i]);
         let ratio = deviation(&inner.collect::<Vec<_>>()) / NOISE_HU;
         assert!((0.75..1.25).contains(&ratio), "noise {ratio:.2} of the scan's");
+    }
+
+    #[test]
+    fn air_gives_no_way() {
+        let (mut planes, drawn, _) = between_vessel_and_muscle();
+        let here = PLANES / 2;
+        let above = SIZE * (SIZE / 2 - 3);
+        planes.hu.iter_mut().for_each(|p| p[..above].fill(-900.0));
+        let before = planes.hu[here].clone();
+        paint(&mut planes, &drawn.shape, CENTRE, drawn.look, Slices::of(1.0), &mut StdRng::seed_from_u64(1));
+        // Its last row has fat beside it.
+        assert_eq!(planes.hu[here][..above - SIZE], before[..above - SIZE]);
+        assert!(planes.hu[here][above..].iter().zip(&before[above..]).filter(|(a, b)| a != b).count() > 100);
     }
 
     #[test]

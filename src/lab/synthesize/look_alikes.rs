@@ -89,7 +89,8 @@ fn tubes(rng: &mut StdRng, planes: &mut Planes, places: &Sites, view: &View, sli
             let tube = Shape::tube(rng, radius, edge);
             // Bowel has a wall and other content than the wall.
             let rim_hu = if radius > 6.0 { rng.random_range(0.0..25.0) } else { 0.0 };
-            let look = Look { rim_hu, ..Look::even(rng.random_range(10.0..150.0), false, 4.0) };
+            // They run through fat, not through the wall and out of the body.
+            let look = Look { rim_hu, yields: site == Site::Fat, ..Look::even(rng.random_range(10.0..150.0), false, 4.0) };
             insert::paint(planes, &tube, [at[0], at[1], 0.0], look, slices, rng);
         }
     }

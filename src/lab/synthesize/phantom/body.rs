@@ -5,10 +5,11 @@ use rand::Rng;
 use super::blob::{Blob, Section, section};
 use super::breast::Breasts;
 use super::canvas::{Canvas, Clip, coverage};
+use super::lattice::Lattice;
 use super::painter::Painter;
 use super::phase::Phase;
 use super::tissue::{Spot, Tissue, soft};
-use super::{bowel, chest, vessels, viscera, wall};
+use super::{bowel, chest, node, vessels, viscera, wall};
 use crate::lab::synthesize::places::site::Site;
 
 /// Air.
@@ -20,6 +21,9 @@ const SKIN_MM: f32 = 1.8;
 const UNDER_SKIN_MM: f32 = 8.0;
 /// Below the first of these heights the wall is made of single muscles, above the second it is one.
 const SINGLE_MUSCLES_MM: [f32; 2] = [175.0, 200.0];
+/// The cleft between the buttocks ends at this height, and is so much deeper a mm further down.
+const CLEFT_MM: f32 = 115.0;
+const CLEFT_GROWS: f32 = 0.3;
 /// Fat between a breast's glandular tissue and the muscle behind it.
 const GLAND_FREE_MM: f32 = 4.0;
 /// Layers of the flank: this far apart, with fat between.
@@ -42,12 +46,14 @@ pub struct Body {
     /// Tops of the diaphragm, right and left.
     domes: [f32; 2],
     muscle: Tissue,
+    /// Depth of the cleft between the buttocks at its upper end.
+    cleft_mm: f32,
     breasts: Breasts,
 }
 
 impl Body {
-    /// Someone. `of_breasts`: draws of their own, so that the rest of a body does not hang on whether it has breasts.
-    pub fn random(rng: &mut impl Rng, of_breasts: &mut impl Rng) -> Self {
+    /// Someone. `apart`: draws of what was added later (breasts, the groin's nodes, the cleft), on which the rest of a body does not hang.
+    pub fn random(rng: &mut impl Rng, apart: &mut impl Rng) -> Self {
         let phase = Phase::random(rng);
         let size = [rng.random_range(0.93..1.1), rng.random_range(0.92..1.12)];
         // Thickness of the fat in front, behind and at the sides.
@@ -87,10 +93,13 @@ impl Body {
             .collect();
         let body = |sections: &[Section], square: f32| Blob::new(sections, 1.0, soft(0.0, 0.0, 1.0), Clip::Free).square(square);
         let square = rng.random_range(0.15..0.5);
+        let breasts = Breasts::random(apart, &phase, stout);
+        let cleft_mm = apart.random_range(3.0..9.0);
         let (mut abdomen, mut above, mut around) = (Vec::new(), Vec::new(), Vec::new());
         let great = vessels::add(rng, &phase, &mut abdomen);
         bowel::add(rng, &phase, &mut abdomen);
         viscera::add(rng, &phase, &mut abdomen);
+        node::add(apart, &phase, &mut abdomen);
         abdomen.extend(great);
         chest::add(rng, &phase, &mut above);
         wall::add(rng, &phase, &mut around);
@@ -101,7 +110,8 @@ impl Body {
             abdomen,
             chest: above,
             wall: around,
-            breasts: Breasts::random(of_breasts, &phase, stout),
+            breasts,
+            cleft_mm,
             phase,
             lung_hu: rng.random_range(-890.0..-790.0),
             dependent_hu: rng.random_range(10.0..80.0),
@@ -142,6 +152,16 @@ impl Body {
         top - 78.0 * (across * across + along * along)
     }
 
+    /// Distance from the skin of the cleft between the buttocks, mm, of a point `skin` mm below the outline: two skins that touch, open near the surface.
+    fn cleft(&self, lattice: &Lattice, p: [f32; 3], [x, y]: [f32; 2], skin: f32) -> f32 {
+        let deep = self.cleft_mm + CLEFT_GROWS * (CLEFT_MM - p[2]);
+        if y < 0.0 || p[2] > CLEFT_MM || skin > deep {
+            return f32::MAX;
+        }
+        let bend = 1.5 * lattice.at([0.0, p[1], p[2]], 23.0);
+        (x - bend).abs() - 0.8 * self.cleft_mm * (1.0 - skin / (0.5 * deep)).max(0.0)
+    }
+
     fn ground(&self, canvas: &mut Canvas<'_>) {
         let z = canvas.z;
         let (outline, trunk, cavity) = (self.outline.slice(z), self.trunk.slice(z), self.cavity.slice(z));
@@ -150,6 +170,7 @@ impl Body {
             let at = canvas.at[i];
             let depth = |s: &Option<super::blob::Slice>| s.as_ref().map_or(-99.0, |s| s.depth(at));
             let skin = depth(&outline).max(breasts.skin(at));
+            let skin = skin.min(self.cleft(canvas.lattice, canvas.point(i), at, skin));
             canvas.cavity[i] = depth(&cavity);
             canvas.above[i] = z - self.diaphragm(at);
             if skin < -0.5 {

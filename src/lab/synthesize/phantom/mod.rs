@@ -11,6 +11,7 @@ mod canvas;
 mod chest;
 mod grain;
 mod lattice;
+mod node;
 mod painter;
 mod phase;
 mod tissue;

@@ -28,6 +28,8 @@ const HIP_ASIDE: std::ops::Range<f64> = 0.12..0.38;
 /// Organs: more even than bowel (a neighbour's mean within so many HU), denser than fluid, at least this large, mm².
 const ORGAN_STEP_HU: f32 = 25.0;
 const ORGAN_HU: f64 = 35.0;
+/// Brighter than a spleen in the arterial phase: a stomach full of contrast. No organ, but kidneys are told from it as from one.
+const CONTRAST_HU: f32 = 155.0;
 const ORGAN_MM2: f64 = 2500.0;
 /// Smaller sections of an organ lie further aside and are compact.
 const SMALL_ORGAN_MM2: f64 = 1000.0;
@@ -36,6 +38,8 @@ const SMALL_ORGAN_FILL: f64 = 0.45;
 /// Their middles lie at least so far from the spine, and not behind it: muscles of the back do.
 const ORGAN_ASIDE: f64 = 0.1;
 const ORGAN_BEHIND: f64 = 0.06;
+/// Less than this share of them lies in the body's wall: the muscles of thick flanks are as large and as even.
+const ORGAN_IN_WALL: f64 = 0.6;
 /// Where liver and heart, or liver and muscle, are one part: what of it lies on the patient's right is liver if it is this large, mm².
 const RIGHT_ASIDE: f64 = -0.08;
 const RIGHT_MM2: f64 = 4000.0;
@@ -164,17 +168,17 @@ impl Sites {
         let count = |mask: &[bool]| mask.iter().filter(|m| **m).count() as f64;
         let lung_share = count(&lung) / count(&raster.inside).max(1.0);
         let part = part(&raster, &axes, lung_share);
-        let (organs, organ_hu) = organs(&raster, &axes, part);
-        let no_kidneys = part != Part::Abdomen || lung_share > KIDNEY_LUNG_SHARE;
-        let kidneys = if no_kidneys { vec![false; raster.points()] } else { kidneys(&raster, &axes, organ_hu) };
         let outside: Vec<bool> = raster.inside.iter().map(|i| !i).collect();
         let skin_steps = distance(&outside, raster.cols);
         let skin_mm: Vec<f32> = skin_steps.iter().map(|s| s * raster.side_mm()).collect();
-        let bones = bones(&raster, &axes, &skin_mm, &kidneys);
         let superficial = superficial(&raster, &outside, &skin_steps);
-        let wall_steps = distance(&superficial, raster.cols);
+        let near_fat: Vec<bool> = distance(&superficial, raster.cols).iter().map(|s| s * raster.side_mm() < WALL_MM).collect();
+        let (organs, organ_hu) = organs(&raster, &axes, part, &near_fat);
+        let no_kidneys = part != Part::Abdomen || lung_share > KIDNEY_LUNG_SHARE;
+        let kidneys = if no_kidneys { vec![false; raster.points()] } else { kidneys(&raster, &axes, organ_hu) };
+        let bones = bones(&raster, &axes, &skin_mm, &kidneys);
         let is_fat = |i: usize| FAT_HU.contains(&raster.mean[i]) && skin_steps[i] > SKIN_STEPS;
-        let in_wall = |i: usize| wall_steps[i] * raster.side_mm() < WALL_MM || axes.sure && axes.behind(i) > BACK_BEHIND;
+        let in_wall = |i: usize| near_fat[i] || axes.sure && axes.behind(i) > BACK_BEHIND;
         let is_muscle = |i: usize| soft(&raster, i) && raster.mean[i] < MUSCLE_MOST_HU && in_wall(i);
         let mut found = Self { part, muscle_hu: MUSCLE_HU, body: Some(slice.body), places: Default::default() };
         let mut muscle: Vec<f32> = Vec::new();
@@ -259,8 +263,8 @@ fn soft(raster: &Raster, i: usize) -> bool {
     SOFT_HU.contains(&raster.mean[i]) && raster.even(i)
 }
 
-/// Liver and spleen, and the mean HU of the largest section.
-fn organs(raster: &Raster, axes: &Axes, part: Part) -> (Vec<bool>, Option<f32>) {
+/// Liver and spleen, and the mean HU of the largest section. `near_fat`: within a wall's thickness of the fat under the skin.
+fn organs(raster: &Raster, axes: &Axes, part: Part, near_fat: &[bool]) -> (Vec<bool>, Option<f32>) {
     if part == Part::Pelvis {
         return (vec![false; raster.points()], None);
     }
@@ -280,11 +284,13 @@ fn organs(raster: &Raster, axes: &Axes, part: Part) -> (Vec<bool>, Option<f32>) 
             section.retain(|i| axes.across(*i) < RIGHT_ASIDE);
         }
         let right = axes.supine() && raster.mm2(section.len()) > RIGHT_MM2;
-        (hu > ORGAN_HU && (itself || right)).then_some((section, hu as f32))
+        let deep = Raster::share(&section, |i| near_fat[i]) < ORGAN_IN_WALL;
+        (hu > ORGAN_HU && deep && (itself || right)).then_some((section, hu as f32))
     });
     let found: Vec<(Vec<usize>, f32)> = found.collect();
     let hu = found.iter().max_by_key(|(section, _)| section.len()).map(|(_, hu)| *hu);
-    (mask_of(raster, found.into_iter().map(|(section, _)| section)), hu)
+    let organs = found.into_iter().filter(|(_, hu)| *hu < CONTRAST_HU).map(|(section, _)| section);
+    (mask_of(raster, organs), hu)
 }
 
 /// Enhanced kidneys.
