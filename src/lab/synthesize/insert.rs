@@ -86,24 +86,34 @@ pub fn paint(planes: &mut Planes, shape: &Shape, centre: [f32; 3], look: Look, s
         smooth.iter().enumerate().map(noise).collect::<Vec<f32>>()
     });
     for (n, (plane, offset)) in planes.hu.iter_mut().zip(&planes.offsets_mm).enumerate() {
-        let room = look.yields.then(|| Room::of(plane, size, (x1, y1, x2, y2), look.hu));
-        let smooth = room.as_ref().map_or_else(|| blur(plane, size, (x1, y1, x2, y2)), |r| r.tissue(plane, size));
+        let at = |x: usize, y: usize| [(x as f32 - centre[0]) * pixel_mm, (y as f32 - centre[1]) * pixel_mm, offset - centre[2]];
+        let cover = |(x, y)| {
+            let (mut alpha, mut depth) = (0.0, 0.0);
+            let p = at(x, y);
+            for s in samples {
+                let (a, d) = shape.at([p[0], p[1], p[2] + s * thickness_mm]);
+                alpha += a / samples.len() as f32;
+                depth += d / samples.len() as f32;
+            }
+            (alpha, depth)
+        };
+        let mut covers: Vec<(f32, f32)> = (y1..y2).flat_map(|y| (x1..x2).map(move |x| (x, y))).map(cover).collect();
+        let smooth = if look.yields {
+            let room = Room::of(plane, size, (x1, y1, x2, y2), look.hu);
+            covers.iter_mut().zip(&room.share).for_each(|((alpha, _), share)| *alpha *= share);
+            room.tissue(plane, size, |j| covers[j].0 > 0.0)
+        } else {
+            blur(plane, size, (x1, y1, x2, y2))
+        };
         for y in y1..y2 {
             for x in x1..x2 {
-                let (mut alpha, mut depth) = (0.0, 0.0);
-                let p = [(x as f32 - centre[0]) * pixel_mm, (y as f32 - centre[1]) * pixel_mm, offset - centre[2]];
-                for s in samples {
-                    let (a, d) = shape.at([p[0], p[1], p[2] + s * thickness_mm]);
-                    alpha += a / samples.len() as f32;
-                    depth += d / samples.len() as f32;
-                }
                 let i = y * size + x;
                 let j = (y - y1) * (x2 - x1) + x - x1;
-                alpha *= room.as_ref().map_or(1.0, |r| r.share[j]);
+                let (alpha, depth) = covers[j];
                 if alpha <= 0.0 {
                     continue;
                 }
-                let tissue = smooth[j];
+                let (p, tissue) = (at(x, y), smooth[j]);
                 let noise = shared.as_ref().map_or_else(|| grain.under(plane[i], tissue, n, (x, y), rng), |s| s[j]);
                 let rim = if depth < 0.35 { look.rim_hu } else { -look.rim_hu };
                 let base = if look.delta { tissue.clamp(-150.0, 250.0) } else { 0.0 };
@@ -225,15 +235,16 @@ impl Room {
         Self { window, share: share.collect() }
     }
 
-    /// The smooth tissue of what gives way.
-    fn tissue(&self, plane: &[f32], size: usize) -> Vec<f32> {
+    /// The smooth tissue of what gives way, at the points of the window that are wanted; elsewhere nothing.
+    fn tissue(&self, plane: &[f32], size: usize, wanted: impl Fn(usize) -> bool) -> Vec<f32> {
         let (x1, y1, x2, y2) = self.window;
         let dark = |i: usize| {
             let (x, y) = (i % size, i / size);
             (x1..x2).contains(&x) && (y1..y2).contains(&y) && self.share[(y - y1) * (x2 - x1) + x - x1] > 0.5
         };
         let at = (y1..y2).flat_map(|y| (x1..x2).map(move |x| (x, y)));
-        at.map(|at| mean_of(plane, size, at, BLUR_PX, dark).unwrap_or(plane[at.1 * size + at.0])).collect()
+        let smooth = |at: (usize, usize)| mean_of(plane, size, at, BLUR_PX, dark).unwrap_or(plane[at.1 * size + at.0]);
+        at.enumerate().map(|(j, at)| if wanted(j) { smooth(at) } else { 0.0 }).collect()
     }
 }
 

@@ -97,9 +97,10 @@ impl Body {
         let cleft_mm = apart.random_range(3.0..9.0);
         let (mut abdomen, mut above, mut around) = (Vec::new(), Vec::new(), Vec::new());
         let great = vessels::add(rng, &phase, &mut abdomen);
+        node::small(rng, &phase, &mut abdomen);
         bowel::add(rng, &phase, &mut abdomen);
         viscera::add(rng, &phase, &mut abdomen);
-        node::add(apart, &phase, &mut abdomen);
+        node::hilar(apart, &phase, &mut abdomen);
         abdomen.extend(great);
         chest::add(rng, &phase, &mut above);
         wall::add(rng, &phase, &mut around);
@@ -153,12 +154,12 @@ impl Body {
     }
 
     /// Distance from the skin of the cleft between the buttocks, mm, of a point `skin` mm below the outline: two skins that touch, open near the surface.
-    fn cleft(&self, lattice: &Lattice, p: [f32; 3], [x, y]: [f32; 2], skin: f32) -> f32 {
-        let deep = self.cleft_mm + CLEFT_GROWS * (CLEFT_MM - p[2]);
-        if y < 0.0 || p[2] > CLEFT_MM || skin > deep {
+    fn cleft(&self, lattice: &Lattice, [x, y, z]: [f32; 3], skin: f32) -> f32 {
+        let deep = self.cleft_mm + CLEFT_GROWS * (CLEFT_MM - z);
+        if y < 0.0 || z > CLEFT_MM || skin > deep {
             return f32::MAX;
         }
-        let bend = 1.5 * lattice.at([0.0, p[1], p[2]], 23.0);
+        let bend = 1.5 * lattice.at([0.0, y, z], 23.0);
         (x - bend).abs() - 0.8 * self.cleft_mm * (1.0 - skin / (0.5 * deep)).max(0.0)
     }
 
@@ -170,15 +171,14 @@ impl Body {
             let at = canvas.at[i];
             let depth = |s: &Option<super::blob::Slice>| s.as_ref().map_or(-99.0, |s| s.depth(at));
             let skin = depth(&outline).max(breasts.skin(at));
-            let skin = skin.min(self.cleft(canvas.lattice, canvas.point(i), at, skin));
+            let (p, lattice) = (canvas.point(i), canvas.lattice);
+            let skin = skin.min(self.cleft(lattice, p, skin));
             canvas.cavity[i] = depth(&cavity);
             canvas.above[i] = z - self.diaphragm(at);
             if skin < -0.5 {
                 canvas.hu[i] = AIR_HU;
                 continue;
             }
-            let p = canvas.point(i);
-            let lattice = canvas.lattice;
             // Septa run through the fat; the visceral fat holds finer vessels.
             let septum = (1.0 - (lattice.at(p, 19.0) * 14.0).abs()).max(0.0) * 16.0 * lattice.at(p, 41.0).max(0.0);
             let mut hu = self.phase.fat + 5.0 * lattice.rough(p, 8.0) + septum;

@@ -74,7 +74,6 @@ pub fn add(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) -> Vec<P
     line(&[knot(0.0, -10.0, 358.0, 2.8), knot(30.0, 6.0, 352.0, 2.4), knot(62.0, 22.0, 372.0, 2.2)], artery);
     line(&[knot(5.0, 2.0, 255.0, 2.2), knot(22.0, -4.0, 200.0, 2.0), knot(26.0, 20.0, 130.0, 1.8)], artery);
     trees(rng, artery, portal, parts);
-    strands(rng, phase, parts);
     great
 }
 
@@ -106,31 +105,5 @@ fn trees(rng: &mut impl Rng, artery: Tissue, portal: Tissue, parts: &mut Vec<Pai
         };
         let direction = std::array::from_fn(|_| rng.random_range(-1.0f32..1.0));
         parts.push(Painter::Tube(Tube::tree(rng, root, direction, [0.7, 1.2], portal, Abdomen)));
-    }
-}
-
-/// Small nodes that are no disease, in mesentery, retroperitoneum and groin.
-fn strands(rng: &mut impl Rng, phase: &Phase, parts: &mut Vec<Painter>) {
-    for _ in 0..rng.random_range(6..18) {
-        let groin = rng.random_bool(0.3);
-        let p = if groin {
-            [
-                rng.random_range(55.0..85.0) * if rng.random_bool(0.5) { 1.0 } else { -1.0 },
-                rng.random_range(-80.0..-60.0),
-                rng.random_range(-10.0..40.0),
-            ]
-        } else {
-            [rng.random_range(-60.0..60.0), rng.random_range(-55.0..20.0), rng.random_range(110.0..330.0)]
-        };
-        let r = rng.random_range(1.3..2.6);
-        let tissue = soft(phase.muscle + rng.random_range(-15.0..25.0), 3.0, 3.0);
-        let clip = if groin { Free } else { Abdomen };
-        parts.push(Painter::Blob(Blob::ellipsoid(
-            p,
-            [r * rng.random_range(1.0..1.7), r, r * 1.3],
-            rng.random_range(0.0..3.0),
-            tissue,
-            clip,
-        )));
     }
 }
