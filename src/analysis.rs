@@ -14,8 +14,9 @@ use crate::lesion::link::{Track, link};
 use crate::lesion::{Lesion, measure, score};
 use crate::series::SliceHeader;
 use crate::series::eligibility::StackPlan;
-use crate::volume::body::{PixelBox, body_box};
-use crate::volume::frame::{Frame, ImageGrid, interpolate, resample};
+use crate::volume::HuImage;
+use crate::volume::body::{PixelBox, body_box, body_of_plane};
+use crate::volume::frame::{Frame, ImageGrid, Plane, interpolate, resample};
 use crate::volume::pixels::{DecodeError, decode_slice};
 use crate::volume::slots::{self, SlotGrid, SlotKey};
 use crate::volume::window::slot_input;
@@ -55,6 +56,8 @@ pub struct Cache {
     features: HashMap<SlotKey, Features>,
     candidates: HashMap<Vec<SlotKey>, Vec<Candidate>>,
     bodies: HashMap<String, PixelBox>,
+    /// Where the body is in slots, for a bundle that asks for it.
+    outlines: HashMap<SlotKey, PixelBox>,
     /// Which engine made it: maps of one are of no use to another, and a series is told by one.
     crew: u64,
     /// Slots encoded, in all (speculation that came to nothing included).
@@ -187,7 +190,23 @@ impl Analyst {
         }
         let windows: Vec<&[usize]> = missing.iter().map(|i| layout.windows[*i].as_slice()).collect();
         let known = |slot: usize| cache.features.get(&layout.keys[slot]);
-        let (encoded, found) = crew.over_windows(&windows, known, |engine, slot| self.encode(engine, plan, &layout, slot))?;
+        let outlines = Mutex::new(Vec::new());
+        let (encoded, mut found) = crew.over_windows(&windows, known, |engine, slot| {
+            let plane = plane(plan, &layout, slot)?;
+            if self.bundle.prior.is_some() {
+                outlines.lock().unwrap_or_else(PoisonError::into_inner).push((layout.keys[slot], body_of_plane(&plane)));
+            }
+            Ok::<_, AnalysisError>(engine.encode(&slot_input(&plane))?)
+        })?;
+        cache.outlines.extend(outlines.into_inner().unwrap_or_else(PoisonError::into_inner));
+        if let Some(prior) = &self.bundle.prior {
+            // A slot is in the middle of its own window, so it was encoded by now.
+            for (i, finds) in missing.iter().zip(&mut found) {
+                if let Some(body) = cache.outlines.get(&layout.keys[*i]) {
+                    prior.apply(finds, *body);
+                }
+            }
+        }
         cache.encoded += encoded.len();
         cache.features.extend(encoded.into_iter().map(|(slot, maps)| (layout.keys[slot], maps)));
         cache.candidates.extend(missing.iter().map(|i| layout.key(*i)).zip(found));
@@ -273,14 +292,14 @@ impl Analyst {
         let windows = (0..grid.slots.len()).map(|i| grid.window(i, self.context())).collect();
         Ok(Layout { image, grid, frame, keys, windows })
     }
+}
 
-    fn encode(&self, engine: &mut dyn Engine, plan: &StackPlan, layout: &Layout, i: usize) -> Result<Features, AnalysisError> {
-        let slot = layout.grid.slots[i];
-        let plane = |slice: usize| Ok::<_, AnalysisError>(resample(&decoded(&plan.stack.slices[slice])?, &layout.frame));
-        let lower = plane(slot.lower)?;
-        let plane = if slot.weight == 0.0 { lower } else { interpolate(&lower, &plane(slot.upper)?, slot.weight) };
-        Ok(engine.encode(&slot_input(&plane))?)
-    }
+/// HU of slot `i`.
+fn plane(plan: &StackPlan, layout: &Layout, i: usize) -> Result<Plane, AnalysisError> {
+    let slot = layout.grid.slots[i];
+    let plane = |slice: usize| Ok::<_, AnalysisError>(resample(&decoded(&plan.stack.slices[slice])?, &layout.frame));
+    let lower = plane(slot.lower)?;
+    if slot.weight == 0.0 { Ok(lower) } else { Ok(interpolate(&lower, &plane(slot.upper)?, slot.weight)) }
 }
 
 impl Layout {
@@ -290,7 +309,7 @@ impl Layout {
     }
 }
 
-fn decoded(slice: &SliceHeader) -> Result<crate::volume::HuImage, AnalysisError> {
+fn decoded(slice: &SliceHeader) -> Result<HuImage, AnalysisError> {
     decode_slice(slice).map_err(|source| AnalysisError::Decode { slice: slice.label(), source })
 }
 
@@ -331,6 +350,8 @@ fn to_patient(header: &SliceHeader, [x, y]: [f32; 2]) -> [f64; 3] {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::detect::TYPE_NAMES;
+    use crate::detect::prior::{GRID, OfType, Prior};
     use crate::detect::{select, tiny};
     use crate::series::{eligibility, header};
     use std::path::Path;
@@ -341,17 +362,62 @@ mod tests {
     }
 
     fn analyst() -> Analyst {
+        analyst_with(None)
+    }
+
+    fn analyst_with(prior: Option<Prior>) -> Analyst {
         let folder = tempfile::tempdir().unwrap();
         tiny::write(folder.path()).unwrap();
-        let bundle = Arc::new(Bundle::open(folder.path()).unwrap());
+        let mut bundle = Bundle::open(folder.path()).unwrap();
+        bundle.prior = prior;
+        let bundle = Arc::new(bundle);
         let engine = select::choose(&bundle, "candle-cpu").unwrap().engine;
         Analyst::new(bundle, engine, 2, None)
+    }
+
+    /// Every type alike, from the body's left to its right.
+    fn leaning() -> Prior {
+        let row: Vec<f32> = (0..GRID).map(|column| column as f32 / 5.0 - 2.0).collect();
+        let of = |name: &str| OfType { name: name.into(), odds: 0.0, places: vec![row.clone(); GRID] };
+        Prior { measured_on: "nothing".into(), weight: 0.2, types: TYPE_NAMES.map(of).into() }
+    }
+
+    /// A prior moves scores and nothing else, by the place in the body that is on the slot.
+    #[test]
+    fn a_prior_is_asked_of_every_slot() {
+        let plan = eligibility::plan(&sample(8)).unwrap();
+        let finished = |prior| analyst_with(prior).finish(&plan, &mut Cache::default(), |_, _| ()).unwrap().candidates;
+        let (looks, both) = (finished(None), finished(Some(leaning())));
+        let key = |c: &Candidate| c.box_px.map(f32::to_bits);
+        let mut moved = [0, 0];
+        for (looks, both) in looks.iter().zip(&both) {
+            assert_eq!(looks.len(), both.len());
+            let before: HashMap<_, _> = looks.iter().map(|c| (key(c), c.score)).collect();
+            for find in both {
+                let middle = f32::midpoint(find.box_px[0], find.box_px[2]);
+                // Left and right of anything that could be the middle of this body.
+                match middle as u32 {
+                    0..=200 => moved[0] += i32::from(find.score < before[&key(find)]),
+                    312.. => moved[1] += i32::from(find.score > before[&key(find)]),
+                    _ => {}
+                }
+            }
+            assert!(both.is_sorted_by(|a, b| a.score >= b.score));
+        }
+        let sides = |low: u32, high: u32| {
+            both.iter().flatten().filter(|c| (low..=high).contains(&(f32::midpoint(c.box_px[0], c.box_px[2]) as u32))).count() as i32
+        };
+        assert!(moved[0] > 0 && moved[0] == sides(0, 200) && moved[1] > 0 && moved[1] == sides(312, 512), "{moved:?}");
     }
 
     /// The promise that arrival changes nothing: slices in any order, worked on in between, give what a clean run gives.
     #[test]
     fn speculation_changes_nothing() {
-        let analyst = analyst();
+        speculates(&analyst());
+        speculates(&analyst_with(Some(leaning())));
+    }
+
+    fn speculates(analyst: &Analyst) {
         let headers = sample(4);
         let plan = |h: &[SliceHeader]| eligibility::plan(h).unwrap();
         let clean = analyst.finish(&plan(&headers), &mut Cache::default(), |_, _| ()).unwrap();

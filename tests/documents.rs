@@ -185,6 +185,7 @@ fn help_texts_are_their_golden_files() {
                 "train",
                 "evaluate",
                 "export",
+                "prior",
                 "quantize",
                 "bench",
                 "bench receive",

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::network::{Graph, HEAD_CHANNELS, NetworkSpec, STRIDES};
+use super::prior::Prior;
 use super::quantization::Quantization;
 use super::weights::{FoldedWeights, Layer};
 use super::{Engine, Map, SlotInput, gguf, onnx, onnx_int8};
@@ -29,6 +30,8 @@ pub const GGUF: &str = "detector.q8_0.gguf";
 pub const ENCODER_INT8: &str = "encoder.int8.onnx";
 /// Heads with int8 convolutions for tract, as [`ENCODER_INT8`].
 pub const HEADS_INT8: &str = "heads.int8.onnx";
+/// Where and as what radiologists mark lesions; a bundle without one ranks by looks alone.
+pub const PRIOR: &str = "prior.toml";
 /// Stored input and expected maps.
 pub const SELF_TEST: &str = "self_test.safetensors";
 /// What a reader needs to distrust it properly.
@@ -182,6 +185,8 @@ pub struct Bundle {
     pub gguf_weights: Option<FoldedWeights>,
     /// The bundle's int8 graphs, encoder and heads, where it has them.
     pub int8_onnx: Option<(Vec<u8>, Vec<u8>)>,
+    /// What finds are ranked by besides their looks, where it has it.
+    pub prior: Option<Prior>,
     test: SelfTest,
 }
 
@@ -282,6 +287,7 @@ impl Bundle {
             (None, None) => None,
             _ => return Err(content(DESCRIPTION, format!("{ENCODER_INT8} and {HEADS_INT8} go together, one is not listed under [files]"))),
         };
+        let prior = listed(PRIOR)?.map(|bytes| read_prior(bytes)).transpose().map_err(|reason| content(PRIOR, reason))?;
         Ok(Self {
             weights_sha256: sha256(get(WEIGHTS)?),
             description_sha256: sha256(get(DESCRIPTION)?),
@@ -289,6 +295,7 @@ impl Bundle {
             heads_onnx: graph(HEADS, &description.network.heads())?,
             gguf_weights,
             int8_onnx,
+            prior,
             description,
             weights,
             test,
@@ -338,16 +345,19 @@ impl Bundle {
             bundle.description.files.remove(name);
         }
         bundle.description.files.extend(written.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))));
-        let text = toml::to_string(&bundle.description).map_err(|e| content(DESCRIPTION, e))?;
-        written.insert(DESCRIPTION.into(), text.into_bytes());
-        let fault = |file: &Path, e: std::io::Error| BundleError::File { file: file.display().to_string(), reason: e.to_string() };
-        for (name, bytes) in &written {
-            // Whole or not at all: written beside, then renamed.
-            let beside = folder.join(format!("{name}.new"));
-            fs::write(&beside, bytes).map_err(|e| fault(&beside, e))?;
-            fs::rename(&beside, folder.join(name)).map_err(|e| fault(&folder.join(name), e))?;
-        }
-        Ok(())
+        replace(folder, &bundle.description, written)
+    }
+
+    /// Puts `prior`, and the description's scores as they are with it, into the bundle in `folder`.
+    ///
+    /// # Errors
+    /// A table that cannot be used; I/O.
+    pub fn put_prior(folder: &Path, mut description: Description, prior: &Prior) -> Result<(), BundleError> {
+        prior.check().map_err(|reason| content(PRIOR, reason))?;
+        let text = toml::to_string(prior).map_err(|e| content(PRIOR, e))?;
+        description.files.insert(PRIOR.into(), sha256(text.as_bytes()));
+        description.check().map_err(|reason| content(DESCRIPTION, reason))?;
+        replace(folder, &description, Files::from([(PRIOR.to_owned(), text.into_bytes())]))
     }
 
     /// Writes a bundle folder; `description.files` is filled in. `reference` computes the self-test's expected maps.
@@ -444,6 +454,25 @@ impl Description {
         }
         self.quantization.as_ref().map_or(Ok(()), |q| q.check(&self.network))
     }
+}
+
+/// Writes `files` and the description into a bundle's folder, each whole or not at all: beside, then renamed.
+fn replace(folder: &Path, description: &Description, mut files: Files) -> Result<(), BundleError> {
+    let text = toml::to_string(description).map_err(|e| content(DESCRIPTION, e))?;
+    files.insert(DESCRIPTION.into(), text.into_bytes());
+    let fault = |file: &Path, e: std::io::Error| BundleError::File { file: file.display().to_string(), reason: e.to_string() };
+    for (name, bytes) in &files {
+        let beside = folder.join(format!("{name}.new"));
+        fs::write(&beside, bytes).map_err(|e| fault(&beside, e))?;
+        fs::rename(&beside, folder.join(name)).map_err(|e| fault(&folder.join(name), e))?;
+    }
+    Ok(())
+}
+
+fn read_prior(bytes: &[u8]) -> Result<Prior, String> {
+    let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+    let prior: Prior = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+    prior.check().map(|()| prior)
 }
 
 fn run(engine: &mut dyn Engine, slots: &[SlotInput]) -> Result<Vec<Map>, String> {

@@ -20,6 +20,7 @@ pub mod norm;
 pub mod onnx;
 pub mod onnx_int8;
 pub mod ops;
+pub mod prior;
 pub mod q8_0;
 pub mod quantization;
 pub mod select;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod dataset;
+mod prior;
 mod quantize;
 mod retrieve;
 mod surroundings;
@@ -43,6 +44,8 @@ enum Verb {
     Evaluate(EvaluateArgs),
     /// Write the model bundle from a checkpoint, with calibration and operating points measured on a series kept out of training
     Export(ExportArgs),
+    /// Where and as what radiologists mark lesions, against where this network finds something in healthy CT, into a bundle: finds are ranked by both
+    Prior(prior::PriorArgs),
     /// Ranges and f32 layers of int8 engines into a bundle, with what every layer loses and what the whole costs
     Quantize(quantize::QuantizeArgs),
     /// Time parts of the product side by side with their peers, turn about in one run
@@ -203,6 +206,7 @@ pub fn main() -> ExitCode {
         Verb::Dataset(args) => dataset::run(&args),
         Verb::Evaluate(args) => evaluate(args),
         Verb::Export(args) => export(&args),
+        Verb::Prior(args) => prior::run(args),
         Verb::Quantize(args) => quantize::run(&args),
         Verb::Bench(verb) => bench::run(&verb),
     };

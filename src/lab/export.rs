@@ -3,24 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::calibrate;
 use super::dataset::Scan;
 use super::evaluate::froc::AT;
 use super::evaluate::synthetic;
+use super::operating;
 use super::synthesize::Sampler;
 use super::train::checkpoint;
-use crate::analysis::{Analyst, Cache};
+use crate::analysis::Analyst;
 use crate::detect::bundle::{Bundle, Description, Input, OperatingPoint};
 use crate::detect::candle_engine::CandleEngine;
 use crate::error::{Class, Failure};
-use crate::lesion::score;
-use crate::series::{eligibility, header};
 use crate::volume::{frame, slots, window};
 
 /// Crops of each kind (one slot, full context) that validation runs over.
 pub const VALIDATION_CROPS: usize = 400;
-/// Lesions that the default operating point may flag in the validation series as it is, where none is marked.
-const MOST_FLAGGED: usize = 2;
 
 /// What the bundle says of itself.
 pub struct About {
@@ -100,30 +96,15 @@ pub fn run(runs: &[PathBuf], scans: &[Scan], series: &Path, about: &About, blend
     // First with raw scores and without a threshold: how often is a reported lesion a true one, and what does the untouched series get?
     Bundle::write(out, description.clone(), &weights, &about.card, &mut engine).map_err(internal)?;
     let analyst = analyst(out)?;
-    let judged = calibrate::run(&analyst, scans, &out.with_extension("patients"))?;
-    description.calibration = judged.calibration();
-    let flagged: Vec<f32> = raw_scores(&analyst, series)?.into_iter().map(|raw| score::calibrate(raw, &description.calibration)).collect();
-    let threshold = flagged.get(MOST_FLAGGED).map_or(0.5, |s| (s + 0.0005).min(0.98));
-    let on = format!("{} synthesized patients of {} ({} lesions)", judged.series, about.validation, judged.found.len());
-    description.operating_points = [("default", threshold), ("sensitive", threshold * 0.5)]
-        .into_iter()
-        .map(|(name, score)| {
-            let (fp_per_image, _, sensitivity) = judged.at(score, &description.calibration);
-            OperatingPoint { name: name.into(), score, fp_per_image, sensitivity, measured_on: on.clone() }
-        })
-        .collect();
-    let (_, false_a_series, found) = judged.at(threshold, &description.calibration);
-    let reliability = judged.reliability(&description.calibration);
-    let reliability: String = reliability
-        .iter()
-        .map(|(low, high, n, mean, share)| format!("| {low:.1} to {high:.1} | {n} | {mean:.2} | {share:.2} |\n"))
-        .collect();
+    let measured = operating::measure(&analyst, scans, series, &about.validation, &out.with_extension("patients"))?;
+    description.calibration.clone_from(&measured.calibration);
+    description.operating_points.clone_from(&measured.operating_points);
     let row = |name: &str, v: &synthetic::Validation| {
         let s = v.matches().sensitivities().map(|s| format!("{:.1}", s * 100.0)).join(" | ");
         format!("| {name} | {s} |\n")
     };
     let card = format!(
-        "{}\n## Training run\n\n{} steps, {} samples, {:.0} minutes.{blended}\n\n## Synthetic lesions in {} (kept out of training)\n\nSensitivity (%) at false positives a 205 mm crop, IoU > 0.5, {VALIDATION_CROPS} crops each:\n\n| crops | {} |\n|---|{}\n{}{}\nDefault operating point: calibrated score {threshold:.3}, chosen so that the validation series as it is, in which no lesion is marked, gets at most {MOST_FLAGGED} flags. On {on} it finds {:.0} % of the lesions with {false_a_series:.1} false ones a series. The scores of the strongest flags in that series: {}.\n\nThe score of a lesion is the share of true ones among the lesions reported with such a score on those patients (isotonic, so fitted on what this table shows):\n\n| score | lesions | mean score | true |\n|---|---|---|---|\n{reliability}\nType of the lesions found in the crops (IoU > 0.5, at any score), {} of {} right:\n\n{}",
+        "{}\n## Training run\n\n{} steps, {} samples, {:.0} minutes.{blended}\n\n## Synthetic lesions in {} (kept out of training)\n\nSensitivity (%) at false positives a 205 mm crop, IoU > 0.5, {VALIDATION_CROPS} crops each:\n\n| crops | {} |\n|---|{}\n{}{}\n{}\nType of the lesions found in the crops (IoU > 0.5, at any score), {} of {} right:\n\n{}",
         about.card,
         progress.steps,
         progress.samples,
@@ -133,8 +114,7 @@ pub fn run(runs: &[PathBuf], scans: &[Scan], series: &Path, about: &About, blend
         "---|".repeat(AT.len()),
         row("one slot", &single),
         row("with context", &context),
-        found * 100.0,
-        flagged.iter().take(6).map(|s| format!("{s:.3}")).collect::<Vec<_>>().join(", "),
+        measured.text,
         context.confusion.right(),
         context.confusion.n(),
         context.confusion.markdown(),
@@ -147,13 +127,4 @@ fn analyst(bundle: &Path) -> Result<Analyst, Failure> {
     let bundle = Arc::new(Bundle::open(bundle).map_err(internal)?);
     let engine = CandleEngine::new(&bundle.description.network, &bundle.weights).map_err(internal)?;
     Ok(Analyst::new(Arc::clone(&bundle), Box::new(engine), 2, Some(0.0)))
-}
-
-/// Scores of all lesions in a series, best first.
-fn raw_scores(analyst: &Analyst, series: &Path) -> Result<Vec<f32>, Failure> {
-    let entries = std::fs::read_dir(series).map_err(|e| Failure::new(Class::Io, format!("{}: {e}", series.display())))?;
-    let headers: Vec<_> = entries.flatten().filter_map(|e| header::read(&e.path()).ok()).collect();
-    let plan = eligibility::plan(&headers).map_err(|r| Failure::new(Class::Data, format!("{}: {}", series.display(), r.text)))?;
-    let analysis = analyst.finish(&plan, &mut Cache::default(), |_, _| ()).map_err(internal)?;
-    Ok(analysis.lesions.iter().map(|l| l.score).collect())
 }

@@ -1,6 +1,7 @@
 //! Where the body is on one image. Pure.
 
 use super::HuImage;
+use super::frame::Plane;
 
 /// Inclusive pixel box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +46,18 @@ const PART_SHARE: f64 = 0.15;
 /// Box round the body, or round the whole image where there is none.
 #[must_use]
 pub fn body_box(image: &HuImage) -> PixelBox {
-    let (rows, cols) = (image.rows.div_ceil(STRIDE), image.cols.div_ceil(STRIDE));
-    let solid: Vec<bool> = (0..rows * cols).map(|i| image.hu[(i / cols * STRIDE) * image.cols + i % cols * STRIDE] > TISSUE_HU).collect();
+    boxed((image.rows, image.cols), |i| image.hu[i] > TISSUE_HU)
+}
+
+/// The same of a slot's plane, in its own pixels.
+#[must_use]
+pub fn body_of_plane(plane: &Plane) -> PixelBox {
+    boxed((plane.height, plane.width), |i| plane.hu[i] > f32::from(TISSUE_HU))
+}
+
+fn boxed((image_rows, image_cols): (usize, usize), is_solid: impl Fn(usize) -> bool) -> PixelBox {
+    let (rows, cols) = (image_rows.div_ceil(STRIDE), image_cols.div_ceil(STRIDE));
+    let solid: Vec<bool> = (0..rows * cols).map(|i| is_solid((i / cols * STRIDE) * image_cols + i % cols * STRIDE)).collect();
     // One erosion: the table's shells are a pixel thick on this grid, the body is not.
     let core: Vec<bool> = (0..rows * cols)
         .map(|i| {
@@ -62,7 +73,7 @@ pub fn body_box(image: &HuImage) -> PixelBox {
         }
     }
     let largest = parts.iter().map(|(n, _)| *n).max().unwrap_or(0) as f64;
-    let whole = PixelBox { x1: 0, y1: 0, x2: image.cols.saturating_sub(1), y2: image.rows.saturating_sub(1) };
+    let whole = PixelBox { x1: 0, y1: 0, x2: image_cols.saturating_sub(1), y2: image_rows.saturating_sub(1) };
     let body = parts.iter().filter(|(n, _)| *n as f64 >= largest * PART_SHARE).map(|(_, b)| *b).reduce(PixelBox::union);
     body.map_or(whole, |b| PixelBox {
         x1: b.x1.saturating_sub(2) * STRIDE,

@@ -9,15 +9,14 @@ use serde::Serialize;
 
 use super::machine::Machine;
 use crate::detect::nms::iou;
-use crate::detect::{Candidate, Engine, EngineError, heads, nms, select};
+use crate::detect::{Candidate, Engine, EngineError, select};
 use crate::error::{Class, Failure};
+use crate::lab::alone;
 use crate::lab::dataset::{Scan, ScanSlice, backgrounds};
 use crate::lab::synthesize::exports::Export;
 use crate::shipped;
 use crate::volume::HuImage;
-use crate::volume::frame::{Frame, resample};
 use crate::volume::pixels::{AIR_HU, MOST_HU};
-use crate::volume::window::slot_input;
 
 /// Raw scores from which on candidates are counted.
 const SCORES: [f32; 3] = [0.3, 0.45, 0.55];
@@ -95,15 +94,8 @@ pub fn run(request: &Request) -> Result<Table, Failure> {
 
 /// Candidates of one image by itself, those in marked disease left out.
 fn look(engine: &mut dyn Engine, scan: &Scan, slice: &ScanSlice, export: Option<&Export>) -> Result<Vec<Candidate>, EngineError> {
-    let image = export.map_or_else(|| slice.image.clone(), |export| exported(&slice.image, export));
-    let frame = Frame::choose(scan.grid, scan.grid.needs_body().then_some(slice.body));
-    let features = engine.encode(&slot_input(&resample(&image, &frame)))?;
-    let maps = engine.heads(&vec![&features; engine.context()])?;
-    let sick = |c: &Candidate| {
-        let centre = frame.to_image([c.box_px[0] + c.box_px[2], c.box_px[1] + c.box_px[3]].map(|v| f64::from(v) / 2.0));
-        slice.disease.iter().any(|d| d.region.holds(centre))
-    };
-    Ok(nms::finds(heads::decode(&maps)).into_iter().filter(|c| !sick(c)).collect())
+    let exported = export.map(|export| exported(&slice.image, export));
+    alone::look(engine, scan, slice, exported.as_ref().unwrap_or(&slice.image)).map(|(finds, _)| finds)
 }
 
 fn exported(image: &HuImage, export: &Export) -> HuImage {
