@@ -348,14 +348,22 @@ impl Bundle {
         replace(folder, &bundle.description, written)
     }
 
-    /// Puts `prior`, and the description's scores as they are with it, into the bundle in `folder`.
+    /// Puts `prior` into the bundle in `folder`, with `calibration` and `operating_points` as they are with it.
     ///
     /// # Errors
-    /// A table that cannot be used; I/O.
-    pub fn put_prior(folder: &Path, mut description: Description, prior: &Prior) -> Result<(), BundleError> {
+    /// A folder that holds no bundle; a table, knots or points that cannot be used; I/O.
+    pub fn put_prior(
+        folder: &Path,
+        prior: &Prior,
+        calibration: &[[f32; 2]],
+        operating_points: &[OperatingPoint],
+    ) -> Result<(), BundleError> {
+        let mut description = Self::open(folder)?.description;
         prior.check().map_err(|reason| content(PRIOR, reason))?;
         let text = toml::to_string(prior).map_err(|e| content(PRIOR, e))?;
         description.files.insert(PRIOR.into(), sha256(text.as_bytes()));
+        description.calibration = calibration.to_vec();
+        description.operating_points = operating_points.to_vec();
         description.check().map_err(|reason| content(DESCRIPTION, reason))?;
         replace(folder, &description, Files::from([(PRIOR.to_owned(), text.into_bytes())]))
     }

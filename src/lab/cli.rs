@@ -178,6 +178,9 @@ struct ExportArgs {
     /// The bundle's share of the average
     #[arg(long, value_name = "X", default_value_t = 0.5, value_parser = share::<f32>, requires = "blend")]
     blend_share: f32,
+    /// Rank finds by where and as what radiologists mark, too, as this bundle (folder or .tar) does; `lesionlab prior` measures it anew for another network
+    #[arg(long, value_name = "BUNDLE")]
+    prior: Option<PathBuf>,
     /// Bundle folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -312,7 +315,13 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
     };
     let open = |path: &PathBuf| crate::shipped::open(Some(path)).map(|bundle| export::Blend { bundle, share: args.blend_share });
     let blend = args.blend.as_ref().map(open).transpose()?;
-    export::run(&args.checkpoint, &scans, &args.ct.join(&args.validation), &about, blend.as_ref(), &args.out)?;
+    let prior_of = |path: &PathBuf| {
+        let prior = crate::shipped::open(Some(path))?.prior;
+        prior.ok_or_else(|| Failure::new(Class::Data, format!("--prior: {} has none; `lesionlab prior` puts one into it", path.display())))
+    };
+    let prior = args.prior.as_ref().map(prior_of).transpose()?;
+    let series = args.ct.join(&args.validation);
+    export::run(&args.checkpoint, &scans, &series, &about, (blend.as_ref(), prior.as_ref()), &args.out)?;
     println!("wrote {}", args.out.display());
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::train::checkpoint;
 use crate::analysis::Analyst;
 use crate::detect::bundle::{Bundle, Description, Input, OperatingPoint};
 use crate::detect::candle_engine::CandleEngine;
+use crate::detect::prior::Prior;
 use crate::error::{Class, Failure};
 use crate::volume::{frame, slots, window};
 
@@ -46,11 +47,18 @@ fn internal(e: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Internal, e.to_string())
 }
 
-/// Writes the bundle of the mean of `runs`. `scans` is the validation series only; `series` is its folder of DICOM.
+/// Writes the bundle of the mean of `runs`, which ranks by `prior`, too, where there is one. `scans` is the validation series only; `series` is its folder of DICOM.
 ///
 /// # Errors
 /// A damaged checkpoint, another network to blend with, an unreadable series, I/O.
-pub fn run(runs: &[PathBuf], scans: &[Scan], series: &Path, about: &About, blend: Option<&Blend>, out: &Path) -> Result<(), Failure> {
+pub fn run(
+    runs: &[PathBuf],
+    scans: &[Scan],
+    series: &Path,
+    about: &About,
+    (blend, prior): (Option<&Blend>, Option<&Prior>),
+    out: &Path,
+) -> Result<(), Failure> {
     let sampler = &Sampler::new(scans.to_vec(), Vec::new(), 0.0).map_err(internal)?;
     let (spec, mut weights, progress) = checkpoint::mean(runs)?;
     let several = runs.len() > 1;
@@ -94,7 +102,11 @@ pub fn run(runs: &[PathBuf], scans: &[Scan], series: &Path, about: &About, blend
         files: Default::default(),
     };
     // First with raw scores and without a threshold: how often is a reported lesion a true one, and what does the untouched series get?
-    Bundle::write(out, description.clone(), &weights, &about.card, &mut engine).map_err(internal)?;
+    let mut write = |description: &Description, card: &str| {
+        Bundle::write(out, description.clone(), &weights, card, &mut engine)?;
+        prior.map_or(Ok(()), |prior| Bundle::put_prior(out, prior, &description.calibration, &description.operating_points))
+    };
+    write(&description, &about.card).map_err(internal)?;
     let analyst = analyst(out)?;
     let measured = operating::measure(&analyst, scans, series, &about.validation, &out.with_extension("patients"))?;
     description.calibration.clone_from(&measured.calibration);
@@ -119,7 +131,7 @@ pub fn run(runs: &[PathBuf], scans: &[Scan], series: &Path, about: &About, blend
         context.confusion.n(),
         context.confusion.markdown(),
     );
-    Bundle::write(out, description, &weights, &card, &mut engine).map_err(internal)
+    write(&description, &card).map_err(internal)
 }
 
 /// The bundle just written, reporting every lesion.

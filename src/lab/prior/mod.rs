@@ -87,10 +87,7 @@ pub fn run(request: &Request) -> Result<Report, Failure> {
     let series = request.ct.join(&request.validation);
     let after = operating::measure(&analyst(&bundle)?, &kept, &series, &request.validation, &beside)?;
     let before = bundle.operating_point().cloned();
-    let mut description = bundle.description;
-    description.calibration.clone_from(&after.calibration);
-    description.operating_points.clone_from(&after.operating_points);
-    Bundle::put_prior(&request.bundle, description, &prior).map_err(internal)?;
+    Bundle::put_prior(&request.bundle, &prior, &after.calibration, &after.operating_points).map_err(internal)?;
     let count = |spots: &[Spot]| std::array::from_fn(|t| spots.iter().filter(|s| s.lesion_type == t).count());
     Ok(Report { marks: count(&marks), finds: count(&finds), prior, before, after })
 }
