@@ -18,6 +18,8 @@ pub struct Spot {
 const PLACE_SIGMA: f32 = 0.1;
 /// This much of every density of places is level: no place is impossible.
 const ANYWHERE: f32 = 0.05;
+/// Bone, lung, kidney and soft tissue are the same on both sides, and the CT at hand is of a few people with a diseased side each: counted on both.
+const PAIRED: [usize; 4] = [0, 4, 5, 6];
 /// Steps of levels, and their blur.
 const LEVEL_STEP: f32 = 0.01;
 const LEVELS: usize = 100;
@@ -45,6 +47,10 @@ pub fn odds(marks: &[Spot], finds: &[Spot]) -> [OfType; TYPES] {
         if here.len() < LEAST || there.len() < LEAST {
             return of;
         }
+        let density = |places: &[[f32; 2]]| {
+            let other_side = places.iter().filter(|_| PAIRED.contains(&t)).map(|[x, y]| [1.0 - x, *y]);
+            density(&places.iter().copied().chain(other_side).collect::<Vec<_>>())
+        };
         let ratio = |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).map(|(a, b)| hundredths((a / b).ln())).collect();
         let places = density(&here).iter().zip(&density(&there)).map(ratio).collect();
         // At each level on its own, for scans are not of what radiologists mark: the mean over where the type is marked.
@@ -124,8 +130,14 @@ mod tests {
         let marks: Vec<Spot> = row(3, 400, [0.1, 0.4], 0.5, 0.6).collect();
         let finds: Vec<Spot> = row(3, 400, [0.0, 1.0], 0.5, 0.6).collect();
         let of = &odds(&marks, &finds)[3];
-        let row = &of.places[GRID / 2];
-        assert!(row[5] > 0.8 && row[15] < -1.5, "{row:?}");
+        let middle = &of.places[GRID / 2];
+        assert!(middle[5] > 0.8 && middle[15] < -1.5, "{middle:?}");
+        // Of bone the side makes no difference.
+        let (left, right): (Vec<Spot>, Vec<Spot>) =
+            (row(0, 400, [0.1, 0.4], 0.5, 0.6).collect(), row(0, 400, [0.6, 0.9], 0.5, 0.6).collect());
+        let finds: Vec<Spot> = row(0, 400, [0.0, 1.0], 0.5, 0.6).collect();
+        let [left, right] = [left, right].map(|marks| odds(&marks, &finds)[0].places[GRID / 2].clone());
+        assert!(left[5] > 0.3 && left.iter().zip(&right).all(|(a, b)| (a - b).abs() < 0.02), "{left:?} {right:?}");
         // Nothing is marked and nothing found at the front: nothing is said of it.
         assert!(of.places[0].iter().all(|v| v.abs() < 0.5), "{:?}", of.places[0]);
         assert_eq!(of.odds, 0.0, "one type is all there is");
