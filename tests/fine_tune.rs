@@ -94,10 +94,20 @@ fn bookmarks_become_a_bundle() {
     std::fs::write(at("card.md"), "# Test\n").unwrap();
     let about = "name = \"site\"\nversion = \"1\"\ntraining_data = \"synthesized\"\nlicence = \"none\"\ncard = \"card.md\"\n";
     std::fs::write(at("about.toml"), about).unwrap();
+    let shipped = root().join("models/lesionwatch");
     lab(
         &["export", "--validation", "LIDC-IDRI-0314"],
-        &[("--checkpoint", &at("run")), ("--ct", &root().join("sample")), ("--about", &at("about.toml")), ("--out", &at("tuned"))],
+        &[
+            ("--checkpoint", &at("run")),
+            ("--prior", &shipped),
+            ("--ct", &root().join("sample")),
+            ("--about", &at("about.toml")),
+            ("--out", &at("tuned")),
+        ],
     );
+    // It ranks by what the shipped one ranks by.
+    let prior = |bundle: &Path| std::fs::read(bundle.join("prior.toml")).unwrap();
+    assert!(prior(&shipped) == prior(&at("tuned")));
     // The weights are others, and the bundle passes the self-test that loading it makes.
     let weights = |bundle: &Path| std::fs::read(bundle.join("weights.safetensors")).unwrap();
     assert!(weights(&tiny) != weights(&at("tuned")));
