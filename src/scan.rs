@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::alert::document::ResultDocument;
 use crate::alert::{ModelFacts, ReportedLesion, SeriesFacts, SeriesResult, Timing};
 use crate::analysis::{Analysis, Analyst, Cache};
-use crate::detect::{TYPE_NAMES, select};
+use crate::detect::{select, type_name};
 use crate::error::{Class, Failure};
 use crate::files::find;
 use crate::lesion::keyimage;
@@ -205,12 +205,6 @@ fn analyse(analyst: &Analyst, headers: &[SliceHeader], force: bool, mut progress
             Done { headers: plan.stack.slices.clone(), plan: Some(plan), outcome, analysis, milliseconds }
         })
         .collect()
-}
-
-/// Name of the most probable type.
-#[must_use]
-pub fn type_name(types: &[f32]) -> &'static str {
-    types.iter().zip(TYPE_NAMES).max_by(|a, b| a.0.total_cmp(b.0)).map_or("", |(_, n)| n)
 }
 
 fn print_table(out: &mut impl Write, done: &[Done], analyst: &Analyst) -> std::io::Result<()> {

@@ -77,6 +77,18 @@ pub struct Candidate {
     pub angle_rad: f32,
 }
 
+/// Index of the most probable type; `None` of none.
+#[must_use]
+pub fn likeliest(types: &[f32]) -> Option<usize> {
+    (0..types.len()).max_by(|a, b| types[*a].total_cmp(&types[*b]))
+}
+
+/// Name of the most probable type.
+#[must_use]
+pub fn type_name(types: &[f32]) -> &'static str {
+    likeliest(types).and_then(|t| TYPE_NAMES.get(t)).map_or("", |name| name)
+}
+
 /// What can go wrong in an engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {

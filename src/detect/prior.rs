@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::nms::by_rank;
-use super::{Candidate, TYPE_NAMES, TYPES};
+use super::{Candidate, TYPE_NAMES, likeliest};
 use crate::volume::body::PixelBox;
 
 /// Cells of the body's box a side.
@@ -71,8 +71,7 @@ impl Prior {
     /// Log odds of a find by its likeliest type and its middle's place in `body`, slot pixels both.
     #[must_use]
     pub fn log_odds(&self, find: &Candidate, body: PixelBox) -> f32 {
-        let likeliest = (0..TYPES).max_by(|a, b| find.types[*a].total_cmp(&find.types[*b]));
-        let Some(of) = likeliest.and_then(|t| self.types.get(t)) else { return 0.0 };
+        let Some(of) = likeliest(&find.types).and_then(|t| self.types.get(t)) else { return 0.0 };
         of.odds + of.place(place(find, body))
     }
 
@@ -117,6 +116,7 @@ impl OfType {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::detect::TYPES;
 
     const BODY: PixelBox = PixelBox { x1: 100, y1: 50, x2: 299, y2: 149 };
 

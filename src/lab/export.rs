@@ -1,7 +1,6 @@
 //! A checkpoint → a bundle: folded weights, ONNX, self-test, calibration and operating points measured on the series kept for validation.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::dataset::Scan;
 use super::evaluate::froc::AT;
@@ -9,7 +8,6 @@ use super::evaluate::synthetic;
 use super::operating;
 use super::synthesize::Sampler;
 use super::train::checkpoint;
-use crate::analysis::Analyst;
 use crate::detect::bundle::{Bundle, Description, Input, OperatingPoint};
 use crate::detect::candle_engine::CandleEngine;
 use crate::detect::prior::Prior;
@@ -107,7 +105,7 @@ pub fn run(
         prior.map_or(Ok(()), |prior| Bundle::put_prior(out, prior, &description.calibration, &description.operating_points))
     };
     write(&description, &about.card).map_err(internal)?;
-    let analyst = analyst(out)?;
+    let analyst = operating::analyst(Bundle::open(out).map_err(internal)?)?;
     let measured = operating::measure(&analyst, scans, series, &about.validation, &out.with_extension("patients"))?;
     description.calibration.clone_from(&measured.calibration);
     description.operating_points.clone_from(&measured.operating_points);
@@ -132,11 +130,4 @@ pub fn run(
         context.confusion.markdown(),
     );
     write(&description, &card).map_err(internal)
-}
-
-/// The bundle just written, reporting every lesion.
-fn analyst(bundle: &Path) -> Result<Analyst, Failure> {
-    let bundle = Arc::new(Bundle::open(bundle).map_err(internal)?);
-    let engine = CandleEngine::new(&bundle.description.network, &bundle.weights).map_err(internal)?;
-    Ok(Analyst::new(Arc::clone(&bundle), Box::new(engine), 2, Some(0.0)))
 }

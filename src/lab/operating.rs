@@ -1,11 +1,13 @@
 //! Where a bundle's thresholds lie: how often a reported lesion of some score is a true one, and what the series kept for validation gets as it is.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::calibrate;
 use super::dataset::Scan;
 use crate::analysis::{Analyst, Cache};
-use crate::detect::bundle::OperatingPoint;
+use crate::detect::bundle::{Bundle, OperatingPoint};
+use crate::detect::candle_engine::CandleEngine;
 use crate::error::{Class, Failure};
 use crate::lesion::score;
 use crate::series::{eligibility, header};
@@ -22,6 +24,17 @@ pub struct Measured {
     pub operating_points: Vec<OperatingPoint>,
     /// The same for a card, in Markdown.
     pub text: String,
+}
+
+/// Reports every lesion of a bundle with its raw score, on two threads.
+///
+/// # Errors
+/// The engine's.
+pub fn analyst(mut bundle: Bundle) -> Result<Analyst, Failure> {
+    bundle.description.calibration = vec![[0.0, 0.0], [1.0, 1.0]];
+    let engine = CandleEngine::new(&bundle.description.network, &bundle.weights);
+    let engine = engine.map_err(|e| Failure::new(Class::Internal, e.to_string()))?;
+    Ok(Analyst::new(Arc::new(bundle), Box::new(engine), 2, Some(0.0)))
 }
 
 /// Synthesizes patients out of `scans`, the series `validation`, and analyses them and the series as it is, a folder of DICOM. `analyst` reports every

@@ -4,7 +4,7 @@
 //! who holds a lesion and a picture can tell whether they belong together, whatever topic or order they came in.
 
 use super::Lesion;
-use crate::detect::TYPE_NAMES;
+use crate::detect::type_name;
 use crate::volume::HuImage;
 
 /// Longest side, pixels: enough to judge, small enough for a message.
@@ -84,7 +84,7 @@ impl Canvas {
 /// # Errors
 /// The encoder's, which writes to memory only.
 pub fn draw(image: &HuImage, lesion: &Lesion) -> Result<Vec<u8>, png::EncodingError> {
-    let kind = lesion.types.iter().zip(TYPE_NAMES).max_by(|a, b| a.0.total_cmp(b.0)).map_or("", |(_, n)| n);
+    let kind = type_name(&lesion.types);
     let [low, high] = window(kind);
     let scale = SIDE_PX as f32 / image.rows.max(image.cols).max(1) as f32;
     let (width, height) = (((image.cols as f32 * scale) as usize).max(1), ((image.rows as f32 * scale) as usize).max(1));

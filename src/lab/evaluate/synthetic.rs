@@ -5,9 +5,8 @@ use rand::rngs::StdRng;
 
 use super::confusion::Confusion;
 use super::froc::{Image, Matches, Rule, match_image, matches};
-use crate::detect::{Engine, EngineError, SlotInput, TYPE_NAMES, heads, nms};
+use crate::detect::{Engine, EngineError, SlotInput, TYPE_NAMES, heads, nms, type_name};
 use crate::lab::synthesize::{CROP, Sampler};
-use crate::scan::type_name;
 
 /// What validation found.
 pub struct Validation {

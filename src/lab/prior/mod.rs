@@ -6,17 +6,15 @@ mod levels;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use self::density::Spot;
 use self::levels::Levels;
 use super::dataset::{Scan, backgrounds, deeplesion};
 use super::{alone, calibrate, operating};
-use crate::analysis::Analyst;
 use crate::detect::bundle::{Bundle, OperatingPoint};
 use crate::detect::candle_engine::CandleEngine;
 use crate::detect::prior::{Prior, place};
-use crate::detect::{TYPE_NAMES, TYPES};
+use crate::detect::{Candidate, TYPE_NAMES, TYPES, likeliest};
 use crate::error::{Class, Failure};
 
 /// Finds taken of an image, best first: more than any reader is shown, so that most are no lesions and all places are among them.
@@ -71,7 +69,7 @@ pub fn run(request: &Request) -> Result<Report, Failure> {
     // What a raw score is worth, by looks alone.
     bundle.prior = None;
     let beside = request.bundle.with_extension("patients");
-    let by_looks = calibrate::run(&analyst(&bundle)?, &kept, &beside)?.calibration();
+    let by_looks = calibrate::run(&operating::analyst(bundle.clone())?, &kept, &beside)?.calibration();
     let weight = 1.0
         / slope(&by_looks).ok_or_else(|| {
             Failure::new(Class::Data, format!("{}: too few lesions of it are found to say what a score is worth", request.validation))
@@ -85,7 +83,7 @@ pub fn run(request: &Request) -> Result<Report, Failure> {
     prior.check().map_err(internal)?;
     bundle.prior = Some(prior.clone());
     let series = request.ct.join(&request.validation);
-    let after = operating::measure(&analyst(&bundle)?, &kept, &series, &request.validation, &beside)?;
+    let after = operating::measure(&operating::analyst(bundle.clone())?, &kept, &series, &request.validation, &beside)?;
     let before = bundle.operating_point().cloned();
     Bundle::put_prior(&request.bundle, &prior, &after.calibration, &after.operating_points).map_err(internal)?;
     let count = |spots: &[Spot]| std::array::from_fn(|t| spots.iter().filter(|s| s.lesion_type == t).count());
@@ -121,19 +119,11 @@ fn finds(bundle: &Bundle, scans: &[Scan], levels: &Levels) -> Result<Vec<Spot>, 
         for slice in &scan.slices {
             let level = levels.of(&scan.name, slice.number);
             let (finds, body) = alone::look(&mut engine, scan, slice, &slice.image).map_err(internal)?;
-            let likeliest = |types: &[f32; TYPES]| (0..TYPES).max_by(|a, b| types[*a].total_cmp(&types[*b])).unwrap_or(0);
-            spots.extend(finds.iter().take(FINDS).map(|f| Spot { lesion_type: likeliest(&f.types), place: place(f, body), level }));
+            let spot = |f: &Candidate| likeliest(&f.types).map(|lesion_type| Spot { lesion_type, place: place(f, body), level });
+            spots.extend(finds.iter().take(FINDS).filter_map(spot));
         }
     }
     Ok(spots)
-}
-
-/// Two threads, every lesion with its raw score.
-fn analyst(bundle: &Bundle) -> Result<Analyst, Failure> {
-    let mut bundle = bundle.clone();
-    bundle.description.calibration = vec![[0.0, 0.0], [1.0, 1.0]];
-    let engine = CandleEngine::new(&bundle.description.network, &bundle.weights).map_err(internal)?;
-    Ok(Analyst::new(Arc::new(bundle), Box::new(engine), 2, Some(0.0)))
 }
 
 /// Log odds of a lesion that is a true one by logits of its raw score: the least-squares line through a calibration's knots. At least 1: a score says no
