@@ -25,6 +25,7 @@ use crate::receive::courier::{self, Courier};
 use crate::receive::ledger::Ledger;
 use crate::receive::listener::Listener;
 use crate::receive::peers::{Admission, Refusal};
+use crate::receive::prewriter::Prewriter;
 use crate::receive::spool::Spool;
 use crate::receive::tls::Tls;
 use crate::series::settle::Quiet;
@@ -45,6 +46,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(120);
 pub struct Appliance {
     listener: Listener,
     courier: courier::Running,
+    prewriter: Prewriter,
     delivery: Arc<Delivery>,
     dashboard: Option<Dashboard>,
     worker: JoinHandle<()>,
@@ -167,6 +169,7 @@ impl Appliance {
             retry: config.dicom.commitment_retry,
         };
         let courier = courier.start().map_err(io)?;
+        let prewriter = Prewriter::start(Arc::clone(&spool), config.state.write_ahead_mib << 20).map_err(io)?;
         let receive = ReceiveOptions {
             listen: config.dicom.listen,
             admission,
@@ -200,6 +203,7 @@ impl Appliance {
         Ok(Self {
             listener,
             courier,
+            prewriter,
             delivery,
             dashboard,
             worker,
@@ -255,6 +259,7 @@ impl Appliance {
     pub fn stop(self) {
         self.listener.stop(DRAIN);
         self.courier.stop();
+        self.prewriter.stop();
         self.stop.store(true, Ordering::Relaxed);
         if self.worker.join().is_err() {
             log::error!("worker had stopped");

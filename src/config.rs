@@ -48,7 +48,7 @@ raw_section!(RawMqtt {
 });
 raw_section!(RawAlert { key_images: bool, min_score: f32, expire_h: u64 });
 raw_section!(RawDashboard { listen: String });
-raw_section!(RawState { dir: PathBuf, spool_quota_mib: u64, reserve_mib: u64 });
+raw_section!(RawState { dir: PathBuf, spool_quota_mib: u64, reserve_mib: u64, write_ahead_mib: u64 });
 raw_section!(RawModel { bundle: PathBuf });
 raw_section!(RawEngine { prefer: String, threads: usize });
 raw_section!(RawSeries { quiet_min_s: f64, quiet_max_s: f64 });
@@ -120,6 +120,9 @@ pub struct State {
     pub spool_quota_mib: u64,
     /// Free space kept on the file system: below it C-STORE answers 0xA700.
     pub reserve_mib: u64,
+    /// Zeros written into spare files while nothing is received, for objects to come; every object is written twice then, which a medium that wears out
+    /// fast may be spared with 0.
+    pub write_ahead_mib: u64,
 }
 
 /// `[engine]`
@@ -268,6 +271,7 @@ fn check(raw: RawConfig) -> Result<Config, String> {
             dir: raw.state.dir.unwrap_or_else(default_state_dir),
             spool_quota_mib: in_range("state.spool_quota_mib", raw.state.spool_quota_mib.unwrap_or(20_480), 64, u64::MAX >> 20)?,
             reserve_mib: in_range("state.reserve_mib", raw.state.reserve_mib.unwrap_or(256), 1, u64::MAX >> 20)?,
+            write_ahead_mib: in_range("state.write_ahead_mib", raw.state.write_ahead_mib.unwrap_or(512), 0, u64::MAX >> 20)?,
         },
         bundle: raw.model.bundle.filter(|p| !p.as_os_str().is_empty()),
         engine: Engine { prefer, threads: raw.engine.threads.map(|n| in_range("engine.threads", n, 1, 256)).transpose()? },

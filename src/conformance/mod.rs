@@ -321,6 +321,7 @@ fn configuration(s: &mut Statement, config: &Config) {
             key("dicom.tls.listen", dicom.tls.as_ref().map_or_else(|| "off".to_owned(), |(listen, _)| listen.to_string())),
             key("state.spool_quota_mib", config.state.spool_quota_mib.to_string()),
             key("state.reserve_mib", config.state.reserve_mib.to_string()),
+            key("state.write_ahead_mib", config.state.write_ahead_mib.to_string()),
         ],
     );
 }

@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod listener;
 pub mod peek;
 pub mod peers;
+pub mod prewriter;
 pub mod roster;
 pub mod services;
 pub mod session;
@@ -20,6 +21,7 @@ pub mod spare;
 pub mod spool;
 pub mod stream;
 pub mod tls;
+pub mod traffic;
 pub mod wire;
 
 use std::path::PathBuf;

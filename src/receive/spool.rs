@@ -18,11 +18,18 @@ use super::blocks::Blocks;
 use super::commitment::{Failure, Reference};
 use super::peek::{PREFIX_BYTES, identifiers};
 use super::peers::Priority;
-use super::spare::{self, PREAMBLE_BYTES, Spares};
+use super::spare::{self, PREAMBLE_BYTES, Spare, Spares};
+use super::traffic::Traffic;
 
 /// Folder of objects under way; at start what is whole is taken out of it and the rest removed.
 const INCOMING: &str = "incoming";
 const SUFFIX: &str = "dcm";
+/// Filled spares hold no more than this part of what is free above the reserve.
+const SHARE_OF_ROOM: u64 = 16;
+/// And there are no more of them.
+const MOST_FILLED: u64 = 1024;
+/// A filled spare whose length is off by less than this part of the usual one stays.
+const NEAR: u64 = 8;
 
 /// Why the spool cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +50,7 @@ pub struct Spool {
     dir: PathBuf,
     reserve_bytes: u64,
     spares: Spares,
+    traffic: Traffic,
 }
 
 /// What came of an object.
@@ -71,7 +79,7 @@ impl Spool {
         spare::recover(&incoming, |path| adopt(dir, path)).map_err(|(path, source)| SpoolError::Unusable { path, source })?;
         let probe = incoming.join("probe");
         fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe)).map_err(unusable(&probe))?;
-        Ok(Self { dir: dir.to_owned(), reserve_bytes, spares: Spares::new(incoming) })
+        Ok(Self { dir: dir.to_owned(), reserve_bytes, spares: Spares::new(incoming), traffic: Traffic::default() })
     }
 
     /// Free bytes of the file system; `u64::MAX` where that cannot be told.
@@ -85,7 +93,7 @@ impl Spool {
     /// # Errors
     /// The system's, [`io::ErrorKind::StorageFull`] below the reserve.
     pub fn begin(&self, sop_class: &str, sop_instance: &str, transfer_syntax: &str, calling_ae: &str) -> io::Result<Incoming<'_>> {
-        if self.free_bytes() < self.reserve_bytes {
+        if self.free_bytes() < self.reserve_bytes && (self.spares.give_back(|_| false) == 0 || self.free_bytes() < self.reserve_bytes) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "below the reserve"));
         }
         let meta = FileMetaTableBuilder::new()
@@ -97,14 +105,31 @@ impl Spool {
             .map_err(io::Error::other)?;
         let mut head = b"DICM".to_vec();
         meta.write(&mut head).map_err(io::Error::other)?;
-        let (path, file) = self.spares.take()?;
-        let mut object =
-            Incoming { spool: self, path, file: Some(Blocks::new(file)), crc: Crc::new(), prefix: Vec::new(), length: 0, bytes: 0 };
+        let Spare { path, file, length: filled } = self.spares.take()?;
+        self.traffic.begin();
+        let file = Some(Blocks::new(file));
+        let mut object = Incoming { spool: self, path, file, filled, crc: Crc::new(), prefix: Vec::new(), length: 0, bytes: 0 };
         // Stamped at the end.
         object.put(&[0; PREAMBLE_BYTES])?;
         object.crc = Crc::new();
         object.put(&head)?;
         Ok(object)
+    }
+
+    /// Fills one spare more while nothing is received, objects have a usual length, and filled ones are few and hold less than `most` bytes and than a
+    /// sixteenth of the room; whether it did.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn fill_spare(&self, most: u64) -> io::Result<bool> {
+        let Some(length) = self.traffic.quiet().then(|| self.traffic.usual_length()).flatten() else { return Ok(false) };
+        let near = |other: u64| other.abs_diff(length) <= length / NEAR;
+        self.spares.give_back(near);
+        let most = most.min(length * MOST_FILLED).min(self.free_bytes().saturating_sub(self.reserve_bytes) / SHARE_OF_ROOM);
+        if self.spares.filled_bytes() + length > most {
+            return Ok(false);
+        }
+        self.spares.fill(length).map(|()| true)
     }
 
     /// Where an object is, or will be.
@@ -288,6 +313,8 @@ pub struct Incoming<'a> {
     /// Empty once it was renamed.
     path: PathBuf,
     file: Option<Blocks<File>>,
+    /// Bytes that the file had before.
+    filled: u64,
     /// Of what follows the preamble.
     crc: Crc,
     prefix: Vec<u8>,
@@ -344,7 +371,11 @@ impl Incoming<'_> {
         let Some(file) = self.file.take() else { return Err(io::Error::other("object already closed")) };
         let file = file.finish()?;
         file.write_all_at(&spare::stamp(&self.crc, self.length), 0)?;
+        if self.filled > self.length {
+            file.set_len(self.length)?;
+        }
         file.sync_all()?;
+        self.spool.traffic.kept(self.length);
         let kept = put_in_place(&self.path, self.spool.place(study, series, sop_instance))?;
         if kept != Kept::Repeat {
             // It has another name now.
@@ -356,6 +387,7 @@ impl Incoming<'_> {
 
 impl Drop for Incoming<'_> {
     fn drop(&mut self) {
+        self.spool.traffic.end();
         if !self.path.as_os_str().is_empty() {
             // Not wanted, or not kept: nothing may stay here.
             let _ = fs::remove_file(&self.path);
@@ -390,7 +422,7 @@ fn digest(path: &Path) -> io::Result<String> {
 mod tests {
     use super::*;
 
-    /// Objects under way; spares are empty.
+    /// Objects under way and filled spares; the other spares are empty.
     fn under_way(dir: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(dir.join(INCOMING)).unwrap().flatten();
         entries.filter(|e| e.metadata().unwrap().len() > 0).map(|e| e.path()).collect()
@@ -443,6 +475,86 @@ mod tests {
         assert_eq!(spool.objects().iter().map(|o| o.sop_instance_uid.as_str()).collect::<Vec<_>>(), ["1.2.3"]);
         assert_eq!(fs::read(&kept[0]).unwrap(), whole);
         assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 0);
+    }
+
+    fn begun<'a>(spool: &'a Spool, instance: &str) -> Incoming<'a> {
+        spool.begin("1.2.840.10008.5.1.4.1.1.2", instance, "1.2.840.10008.1.2", "CT1").unwrap()
+    }
+
+    const SERIES: [u8; 12] = [0x20, 0, 0x0e, 0, 4, 0, 0, 0, b'1', b'.', b'2', 0];
+
+    #[test]
+    fn what_is_written_over_zeros_is_what_is_written_into_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 0).unwrap();
+        let store = |instance: &str, length: usize| {
+            let mut object = begun(&spool, instance);
+            object.write(&SERIES).unwrap();
+            object.write(&vec![7; length]).unwrap();
+            let Kept::New(path) = object.keep("1.1", "1.2", instance).unwrap() else { panic!("new") };
+            fs::read(path).unwrap()
+        };
+        for (n, length) in [4_000, 199_000, 199_999, 200_000, 200_001, 500_000].into_iter().enumerate() {
+            let (a, b) = (format!("1.2.3.{n}"), format!("1.2.4.{n}"));
+            let plain = store(&a, length);
+            spool.spares.fill(200_704).unwrap();
+            let over = store(&b, length);
+            assert_eq!(spool.spares.filled_bytes(), 0, "the filled one is taken first");
+            // But for the UID, and the checksum over it.
+            let same = |i: usize| (28..32).contains(&i) || plain[i] == over[i] || (plain[i] == b'3' && over[i] == b'4');
+            assert!(plain.len() == over.len() && (0..plain.len()).all(same), "{length}");
+        }
+        assert_eq!(spool.objects().len(), 12);
+    }
+
+    #[test]
+    fn of_filled_spares_a_crash_leaves_only_what_was_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 0).unwrap();
+        (0..3).for_each(|_| spool.spares.fill(204_800).unwrap());
+        let mut half = begun(&spool, "1.2.3");
+        half.write(&SERIES).unwrap();
+        half.write(&[7; 140_000]).unwrap();
+        std::mem::forget(half);
+        let mut whole = begun(&spool, "1.2.4");
+        whole.write(&SERIES).unwrap();
+        whole.write(&[7; 140_000]).unwrap();
+        let Kept::New(path) = whole.keep("", "1.2", "1.2.4").unwrap() else { panic!("new") };
+        // The rename was lost.
+        fs::rename(&path, dir.path().join(INCOMING).join("900.part")).unwrap();
+        let spool = Spool::open(dir.path(), 0).unwrap();
+        assert_eq!(spool.objects().iter().map(|o| o.sop_instance_uid.as_str()).collect::<Vec<_>>(), ["1.2.4"]);
+        assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn spares_are_filled_in_a_pause_and_given_back_below_the_reserve() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), 0).unwrap();
+        let store = |spool: &Spool, instance: &str, length: usize| {
+            let mut object = begun(spool, instance);
+            object.write(&vec![7; length]).unwrap();
+            object.keep("1.1", "1.2", instance).unwrap();
+        };
+        let pause = || std::thread::sleep(std::time::Duration::from_millis(1100));
+        (0..4).for_each(|n| store(&spool, &format!("1.2.{n}"), 50_000));
+        let most = 3 * 53_248;
+        assert!(!spool.fill_spare(most).unwrap(), "an object just ended");
+        pause();
+        let object = begun(&spool, "1.3");
+        assert!(!spool.fill_spare(most).unwrap(), "an object is under way");
+        drop(object);
+        pause();
+        assert_eq!([(); 5].map(|()| spool.fill_spare(most).unwrap()), [true, true, true, false, false]);
+        assert_eq!(spool.spares.filled_bytes(), most);
+        // Another scanner.
+        (0..64).for_each(|_| spool.traffic.kept(20_000));
+        assert!(spool.fill_spare(most).unwrap());
+        assert_eq!(spool.spares.filled_bytes(), 20_480);
+        assert_eq!(under_way(dir.path()).len(), 1);
+        spool.reserve_bytes = u64::MAX - 1;
+        assert!(spool.begin("1.2", "1.5", "1.2.840.10008.1.2.1", "CT1").is_err());
+        assert_eq!(under_way(dir.path()), [] as [PathBuf; 0]);
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Rig {
         let listen = if with_page { format!("127.0.0.1:{page}") } else { String::new() };
         let config = dir.path().join("lesionwatch.toml");
         let text = format!(
-            "[dicom]\nlisten = \"127.0.0.1:{dicom}\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt}\"\n[dashboard]\nlisten = \"{listen}\"\n[state]\ndir = \"{}\"\nreserve_mib = 1\n[model]\nbundle = \"{}\"\n[engine]\nprefer = \"candle-cpu\"\n{more}\n",
+            "[dicom]\nlisten = \"127.0.0.1:{dicom}\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt}\"\n[dashboard]\nlisten = \"{listen}\"\n[state]\ndir = \"{}\"\nreserve_mib = 1\nwrite_ahead_mib = 8\n[model]\nbundle = \"{}\"\n[engine]\nprefer = \"candle-cpu\"\n{more}\n",
             dir.path().join("state").display(),
             bundle.display()
         );

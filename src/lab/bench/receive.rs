@@ -24,6 +24,8 @@ use crate::error::{Class, Failure};
 
 /// Slices sent before the clock starts.
 const WARM_UP: usize = 4;
+/// Between those and the clock: a scanner pauses between two patients, too, and what a server does in a pause is no part of receiving.
+const PAUSE: Duration = Duration::from_secs(4);
 /// A server that works on after its last answer is waited for as long, for its processor time.
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
 /// Between two looks at it.
@@ -116,7 +118,7 @@ pub fn run(request: &Request, mut progress: impl FnMut(&str)) -> Result<Measured
                     }
                 }
                 Ok(None) => cell.fault = Some("not installed".into()),
-                Err(failure) if cell.receiver == Receiver::Ours => return Err(failure),
+                Err(failure) if cell.receiver.is_ours() => return Err(failure),
                 Err(failure) => cell.fault = Some(failure.message),
             }
             if let Some(fault) = &cell.fault {
@@ -163,6 +165,7 @@ fn fed(request: &Request, cell: &Cell, storescu: &Path, files: &[PathBuf], dir: 
     send(storescu, port, cell.case.nagle, &[first])?;
     let parts: Vec<&[PathBuf]> = rest.chunks(rest.len().div_ceil(cell.case.associations).max(1)).collect();
     // What a server does when it has just started (ours measures its engines) is no part of receiving.
+    std::thread::sleep(PAUSE);
     let cpu_before = settled(&server);
     let echo = Echo::start(([127, 0, 0, 1], port).into());
     let begun = Instant::now();
@@ -238,6 +241,8 @@ fn whole_objects(dir: &Path) -> usize {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .map(|e| match e.metadata() {
+            // What ours wrote ahead is no object.
+            Ok(m) if m.is_dir() && e.file_name() == "incoming" => 0,
             Ok(m) if m.is_dir() => whole_objects(&e.path()),
             Ok(m) => usize::from(m.len() > PIXEL_BYTES && m.len() < 2 * PIXEL_BYTES),
             Err(_) => 0,

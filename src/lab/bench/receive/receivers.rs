@@ -12,6 +12,8 @@ use crate::error::{Class, Failure};
 pub enum Receiver {
     /// `lesionwatch run`.
     Ours,
+    /// The same with nothing written ahead in the pause: what it does once that is used up.
+    OursNothingAhead,
     /// DCMTK's storescp, a process an association.
     Dcmtk,
     /// The same with PDUs as long as ours; as it ships they are of 16 KiB.
@@ -26,13 +28,15 @@ pub enum Receiver {
 
 impl Receiver {
     /// All of them, ours first.
-    pub const ALL: [Self; 6] = [Self::Ours, Self::Dcmtk, Self::DcmtkLongPdus, Self::DicomRs, Self::Orthanc, Self::Pynetdicom];
+    pub const ALL: [Self; 7] =
+        [Self::Ours, Self::OursNothingAhead, Self::Dcmtk, Self::DcmtkLongPdus, Self::DicomRs, Self::Orthanc, Self::Pynetdicom];
 
     /// Its name in table and JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ours => "lesionwatch",
+            Self::OursNothingAhead => "lesionwatch, nothing written ahead",
             Self::Dcmtk => "dcmtk storescp",
             Self::DcmtkLongPdus => "dcmtk storescp -pdu 131072",
             Self::DicomRs => "dicom-storescp",
@@ -41,11 +45,17 @@ impl Receiver {
         }
     }
 
+    /// Whether it is the appliance.
+    #[must_use]
+    pub const fn is_ours(self) -> bool {
+        matches!(self, Self::Ours | Self::OursNothingAhead)
+    }
+
     /// What it has done with an object when it answers Success.
     #[must_use]
     pub const fn durable(self) -> &'static str {
         match self {
-            Self::Ours => "synced under a durable name",
+            Self::Ours | Self::OursNothingAhead => "synced under a durable name",
             Self::Orthanc => "file synced",
             Self::Dcmtk | Self::DcmtkLongPdus | Self::DicomRs | Self::Pynetdicom => "written, not synced",
         }
@@ -60,9 +70,10 @@ impl Receiver {
         let number = port.to_string();
         let objects = self.objects(dir);
         match self {
-            Self::Ours => {
+            Self::Ours | Self::OursNothingAhead => {
                 let config = dir.join("lesionwatch.toml");
-                write(&config, &ours(dir, port, free_port()?))?;
+                let state = if self == Self::Ours { "" } else { "write_ahead_mib = 0\n" };
+                write(&config, &ours(dir, port, free_port()?, state))?;
                 command.args(["run", "--config"]).arg(config).env("RUST_LOG", "warn");
             }
             Self::Dcmtk => drop(command.args(["+B", "--fork", "-od"]).arg(objects).arg(number).env("TCP_NODELAY", "1")),
@@ -82,14 +93,14 @@ impl Receiver {
 
     /// Where its objects are once it runs in `dir`, and nothing else of their size.
     pub fn objects(self, dir: &Path) -> PathBuf {
-        dir.join(if self == Self::Ours { "state/spool" } else { "objects" })
+        dir.join(if self.is_ours() { "state/spool" } else { "objects" })
     }
 
     fn program(self, request: &Request) -> Option<PathBuf> {
         let beside = |name: &str| Some(std::env::current_exe().ok()?.parent()?.join(name)).filter(|p| p.exists());
         let own = |name: &str| Some(request.peers.join(name)).filter(|p| p.exists()).and_then(|p| std::path::absolute(p).ok());
         match self {
-            Self::Ours => beside("lesionwatch"),
+            Self::Ours | Self::OursNothingAhead => beside("lesionwatch"),
             Self::Dcmtk | Self::DcmtkLongPdus => installed("storescp"),
             Self::DicomRs => own("bin/dicom-storescp").or_else(|| installed("dicom-storescp")),
             Self::Orthanc => installed("Orthanc"),
@@ -120,10 +131,10 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// As shipped, but for ports, folder, and associations enough for the largest run from one address.
-fn ours(dir: &Path, port: u16, mqtt: u16) -> String {
+fn ours(dir: &Path, port: u16, mqtt: u16, state: &str) -> String {
     format!(
         "[dicom]\nlisten = \"127.0.0.1:{port}\"\nmax_associations = 64\nmax_associations_per_peer = 64\n[mqtt]\nembedded_listen = \"127.0.0.1:{mqtt}\"\n\
-         [dashboard]\nlisten = \"\"\n[state]\ndir = \"{}\"\n[engine]\nprefer = \"tract\"\n",
+         [dashboard]\nlisten = \"\"\n[state]\ndir = \"{}\"\n{state}[engine]\nprefer = \"tract\"\n",
         dir.join("state").display()
     )
 }
