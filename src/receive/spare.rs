@@ -1,17 +1,18 @@
 //! Objects under way: spare files that are made and synced ahead, and the stamp that tells a whole one from what a power cut left.
 //!
 //! A *spare* is a file in `incoming/` whose name is durable already. An object is written into one, *stamped* in its preamble (128 bytes that
-//! PS3.10 7.1 leaves to the application) with length and CRC-32, synced, and renamed. One sync an object is enough for Success: should the rename be lost
+//! PS3.10 7.1 leaves to the application) with length, CRC-32 and time, synced, and renamed. One sync an object is enough for Success: should the rename be lost
 //! with the power, the next start finds the object whole under the spare's name and moves it to where it belongs.
 //!
 //! A spare is empty, or *filled*: with zeros, written and synced while nothing was received ([`super::prewriter`]). Over blocks that are there already a
-//! sync has no new ones to make durable, and takes three fifths of the time (`docs/receive-benchmark.md`).
+//! sync has no new ones to make durable, and where the length is the same, too, nothing but the data: three fifths of the time (`docs/receive-benchmark.md`).
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flate2::Crc;
 
@@ -137,14 +138,25 @@ impl Spares {
     }
 }
 
-/// The preamble of an object whose bytes after it are those that went into `crc`.
+/// The preamble of an object whose bytes after it are those that went into `crc`. Its time is here, too: a sync of data only need not keep the file's.
 #[must_use]
-pub fn stamp(crc: &Crc, length: u64) -> [u8; PREAMBLE_BYTES] {
+pub fn stamp(crc: &Crc, length: u64, received_at: SystemTime) -> [u8; PREAMBLE_BYTES] {
+    let millis = received_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
     let mut preamble = [0; PREAMBLE_BYTES];
     preamble[..20].copy_from_slice(MAGIC);
     preamble[20..28].copy_from_slice(&length.to_le_bytes());
     preamble[28..32].copy_from_slice(&crc.sum().to_le_bytes());
+    preamble[32..40].copy_from_slice(&millis.to_le_bytes());
     preamble
+}
+
+/// When an object was received, by its stamp; `None` where there is none, or one of versions that did not write the time.
+#[must_use]
+pub fn received_at(preamble: &[u8; PREAMBLE_BYTES]) -> Option<SystemTime> {
+    let mut millis = [0; 8];
+    millis.copy_from_slice(&preamble[32..40]);
+    let millis = Some(u64::from_le_bytes(millis)).filter(|ms| *ms > 0 && preamble.starts_with(MAGIC))?;
+    UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
 /// Whether the file is stamped, and holds what its stamp says.
@@ -166,7 +178,7 @@ pub fn is_whole(path: &Path) -> bool {
                 n => crc.update(&piece[..n]),
             }
         }
-        Ok(preamble == stamp(&crc, length))
+        Ok(preamble == stamp(&crc, length, received_at(&preamble).unwrap_or(UNIX_EPOCH)))
     };
     read().unwrap_or(false)
 }

@@ -282,10 +282,11 @@ fn name(uid: &str) -> String {
 
 fn recover(path: &Path) -> Option<StoredObject> {
     let file = File::open(path).ok()?;
-    let received_at = file.metadata().ok()?.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    let written_at = file.metadata().ok()?.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     let mut reader = BufReader::new(file);
-    let mut preamble = [0; 128];
+    let mut preamble = [0; PREAMBLE_BYTES];
     reader.read_exact(&mut preamble).ok()?;
+    let received_at = spare::received_at(&preamble).unwrap_or(written_at);
     let meta = dicom_object::FileMetaTable::from_reader(&mut reader).ok()?;
     let mut prefix = Vec::new();
     reader.take(PREFIX_BYTES as u64).read_to_end(&mut prefix).ok()?;
@@ -370,11 +371,12 @@ impl Incoming<'_> {
     pub fn keep(mut self, study: &str, series: &str, sop_instance: &str) -> io::Result<Kept> {
         let Some(file) = self.file.take() else { return Err(io::Error::other("object already closed")) };
         let file = file.finish()?;
-        file.write_all_at(&spare::stamp(&self.crc, self.length), 0)?;
+        file.write_all_at(&spare::stamp(&self.crc, self.length, SystemTime::now()), 0)?;
         if self.filled > self.length {
             file.set_len(self.length)?;
         }
-        file.sync_all()?;
+        // And its length where that changed; its time is in the stamp.
+        file.sync_data()?;
         self.spool.traffic.kept(self.length);
         let kept = put_in_place(&self.path, self.spool.place(study, series, sop_instance))?;
         if kept != Kept::Repeat {
@@ -500,11 +502,29 @@ mod tests {
             spool.spares.fill(200_704).unwrap();
             let over = store(&b, length);
             assert_eq!(spool.spares.filled_bytes(), 0, "the filled one is taken first");
-            // But for the UID, and the checksum over it.
-            let same = |i: usize| (28..32).contains(&i) || plain[i] == over[i] || (plain[i] == b'3' && over[i] == b'4');
+            // But for the UID, the checksum over it, and the time.
+            let same = |i: usize| (28..40).contains(&i) || plain[i] == over[i] || (plain[i] == b'3' && over[i] == b'4');
             assert!(plain.len() == over.len() && (0..plain.len()).all(same), "{length}");
         }
         assert_eq!(spool.objects().len(), 12);
+    }
+
+    /// A sync of data only may lose the file's own time with the power.
+    #[test]
+    fn the_time_of_an_object_is_in_its_stamp() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 0).unwrap();
+        let mut object = begun(&spool, "1.2.3");
+        object.write(&SERIES).unwrap();
+        let Kept::New(path) = object.keep("", "1.2", "1.2.3").unwrap() else { panic!("new") };
+        let long_ago = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        let age = || spool.objects()[0].received_at.elapsed().unwrap().as_secs();
+        assert!(age() < 600, "{}", age());
+        // Versions that did not write it.
+        File::options().write(true).open(&path).unwrap().write_all_at(&[0; 8], 32).unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!(spool.objects()[0].received_at, long_ago);
     }
 
     #[test]
@@ -538,7 +558,7 @@ mod tests {
         };
         let pause = || std::thread::sleep(std::time::Duration::from_millis(1100));
         (0..4).for_each(|n| store(&spool, &format!("1.2.{n}"), 50_000));
-        let most = 3 * 53_248;
+        let most = 3 * spool.traffic.usual_length().unwrap();
         assert!(!spool.fill_spare(most).unwrap(), "an object just ended");
         pause();
         let object = begun(&spool, "1.3");
@@ -550,7 +570,7 @@ mod tests {
         // Another scanner.
         (0..64).for_each(|_| spool.traffic.kept(20_000));
         assert!(spool.fill_spare(most).unwrap());
-        assert_eq!(spool.spares.filled_bytes(), 20_480);
+        assert_eq!(spool.spares.filled_bytes(), 20_000);
         assert_eq!(under_way(dir.path()).len(), 1);
         spool.reserve_bytes = u64::MAX - 1;
         assert!(spool.begin("1.2", "1.5", "1.2.840.10008.1.2.1", "CT1").is_err());

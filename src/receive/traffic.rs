@@ -1,6 +1,6 @@
 //! Whether objects come in, and how long they are: what writing ahead ([`super::prewriter`]) goes by.
 //!
-//! Slices of a scanner are of one length but for a few bytes. Objects of all lengths (compressed ones) have no usual one.
+//! Slices of a series are of one length, or of one but for a few bytes. Objects of all lengths (compressed ones) have no usual one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ pub struct Traffic {
 struct State {
     under_way: usize,
     ended: Option<Instant>,
-    /// In blocks.
+    /// In bytes.
     lengths: VecDeque<u64>,
 }
 
@@ -39,7 +39,7 @@ impl Traffic {
     pub fn kept(&self, length: u64) {
         let mut state = self.state();
         state.lengths.truncate(REMEMBERED - 1);
-        state.lengths.push_front(length.div_ceil(BLOCK_BYTES));
+        state.lengths.push_front(length);
     }
 
     /// An object is no longer under way, whole or not.
@@ -56,19 +56,26 @@ impl Traffic {
         state.under_way == 0 && state.ended.is_none_or(|at| at.elapsed() > QUIET)
     }
 
-    /// The length, in whole blocks, that half of the last objects have; `None` where they have none in common, or where there were few.
+    /// The most common length among those of as many blocks as half of the last objects have; `None` where they have none in common, or where there were few.
     #[must_use]
     pub fn usual_length(&self) -> Option<u64> {
         let state = self.state();
-        let mut counts: HashMap<u64, usize> = HashMap::new();
-        state.lengths.iter().for_each(|blocks| *counts.entry(*blocks).or_default() += 1);
-        let (blocks, count) = counts.into_iter().max_by_key(|(blocks, count)| (*count, *blocks))?;
-        (count >= ENOUGH && count * 2 >= state.lengths.len()).then_some(blocks * BLOCK_BYTES)
+        let blocks = |length: u64| length.div_ceil(BLOCK_BYTES);
+        let (most, count) = most_common(state.lengths.iter().map(|l| blocks(*l)))?;
+        let usual = most_common(state.lengths.iter().copied().filter(|l| blocks(*l) == most))?.0;
+        (count >= ENOUGH && count * 2 >= state.lengths.len()).then_some(usual)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The value that comes most often, the largest of several, and how often.
+fn most_common(values: impl Iterator<Item = u64>) -> Option<(u64, usize)> {
+    let mut counts: HashMap<u64, usize> = HashMap::new();
+    values.for_each(|v| *counts.entry(v).or_default() += 1);
+    counts.into_iter().max_by_key(|(value, count)| (*count, *value))
 }
 
 #[cfg(test)]
@@ -81,15 +88,15 @@ mod tests {
         let traffic = Traffic::default();
         (0..3).for_each(|_| traffic.kept(526_000));
         assert_eq!(traffic.usual_length(), None);
-        traffic.kept(526_200);
-        assert_eq!(traffic.usual_length(), Some(129 * 4096));
+        traffic.kept(526_002);
+        assert_eq!(traffic.usual_length(), Some(526_000));
         (0..4).for_each(|n| traffic.kept(10_000 * (n + 1)));
-        assert_eq!(traffic.usual_length(), Some(129 * 4096));
+        assert_eq!(traffic.usual_length(), Some(526_000));
         traffic.kept(90_000);
         assert_eq!(traffic.usual_length(), None);
         // What comes now is what counts.
         (0..64).for_each(|_| traffic.kept(131_000));
-        assert_eq!(traffic.usual_length(), Some(32 * 4096));
+        assert_eq!(traffic.usual_length(), Some(131_000));
     }
 
     #[test]
