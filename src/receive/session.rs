@@ -10,10 +10,11 @@ use super::commitment;
 use super::context::{Context, Tally};
 use super::courier;
 use super::dimse::{self, C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, Command, N_ACTION_RQ, N_EVENT_REPORT_RSP, status};
+use super::incoming::Incoming;
 use super::ledger::Ledger;
 use super::peek::{Identifiers, identifiers, is_uid};
+use super::place::Kept;
 use super::services::{Accepted, OF_NO_PATIENT};
-use super::spool::{Incoming, Kept};
 use super::wire::{self, Message, WireError};
 use super::{ReceiveEvent, StoredObject};
 

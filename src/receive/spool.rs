@@ -4,26 +4,23 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use dicom_object::meta::FileMetaTableBuilder;
-use flate2::Crc;
-use sha2::{Digest, Sha256};
 
 use super::StoredObject;
-use super::blocks::Blocks;
 use super::commitment::{Failure, Reference};
+use super::incoming::Incoming;
 use super::peek::{PREFIX_BYTES, identifiers};
 use super::peers::Priority;
-use super::spare::{self, PREAMBLE_BYTES, Spare, Spares};
+use super::place::{self, SUFFIX, name};
+use super::spare::{self, PREAMBLE_BYTES, Spares};
 use super::traffic::Traffic;
 
 /// Folder of objects under way; at start what is whole is taken out of it and the rest removed.
 const INCOMING: &str = "incoming";
-const SUFFIX: &str = "dcm";
 /// Filled spares hold no more than this part of what is free above the reserve.
 const SHARE_OF_ROOM: u64 = 16;
 /// And there are no more of them.
@@ -51,17 +48,6 @@ pub struct Spool {
     reserve_bytes: u64,
     spares: Spares,
     traffic: Traffic,
-}
-
-/// What came of an object.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// Stored under this path.
-    New(PathBuf),
-    /// The same object, byte by byte, was there already.
-    Repeat,
-    /// Another object has this UID already; the new one is kept beside it and not analysed.
-    Conflict(PathBuf),
 }
 
 impl Spool {
@@ -105,15 +91,7 @@ impl Spool {
             .map_err(io::Error::other)?;
         let mut head = b"DICM".to_vec();
         meta.write(&mut head).map_err(io::Error::other)?;
-        let Spare { path, file, length: filled } = self.spares.take()?;
-        self.traffic.begin();
-        let file = Some(Blocks::new(file));
-        let mut object = Incoming { spool: self, path, file, filled, crc: Crc::new(), prefix: Vec::new(), length: 0, bytes: 0 };
-        // Stamped at the end.
-        object.put(&[0; PREAMBLE_BYTES])?;
-        object.crc = Crc::new();
-        object.put(&head)?;
-        Ok(object)
+        Incoming::begin(&self.dir, &self.traffic, self.spares.take()?, &head)
     }
 
     /// Fills one spare more while nothing is received, objects have a usual length, and filled ones are few and hold less than `most` bytes and than a
@@ -135,7 +113,7 @@ impl Spool {
     /// Where an object is, or will be.
     #[must_use]
     pub fn place(&self, study: &str, series: &str, sop_instance: &str) -> PathBuf {
-        place(&self.dir, study, series, sop_instance)
+        place::place(&self.dir, study, series, sop_instance)
     }
 
     /// All whole objects, for start-up; what is not ours is named in the log and left alone.
@@ -227,57 +205,13 @@ fn folders(dir: &Path) -> Vec<PathBuf> {
     entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()) && e.file_name() != INCOMING).map(|e| e.path()).collect()
 }
 
-fn place(dir: &Path, study: &str, series: &str, sop_instance: &str) -> PathBuf {
-    dir.join(name(study)).join(name(series)).join(format!("{}.{SUFFIX}", name(sop_instance)))
-}
-
 /// Moves a whole object, whose rename was lost with the power, to where it belongs.
 fn adopt(dir: &Path, path: &Path) -> io::Result<()> {
     let Some(object) = recover(path) else { return Ok(()) };
-    let to = place(dir, &object.study_instance_uid, &object.series_instance_uid, &object.sop_instance_uid);
-    let kept = put_in_place(path, to)?;
+    let to = place::place(dir, &object.study_instance_uid, &object.series_instance_uid, &object.sop_instance_uid);
+    let kept = place::put_in_place(path, to)?;
     log::info!("spool adopted object={kept:?}");
     Ok(())
-}
-
-/// Renames a synced object to `to`, unless it is there already.
-fn put_in_place(from: &Path, mut to: PathBuf) -> io::Result<Kept> {
-    match rename_new(from, &to) {
-        Ok(()) => return Ok(Kept::New(to)),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(e),
-    }
-    if same_object(&to, from)? {
-        return Ok(Kept::Repeat);
-    }
-    let stem = to.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    to.set_file_name(format!("{stem}~{}.{SUFFIX}", digest(from)?));
-    fs::rename(from, &to)?;
-    Ok(Kept::Conflict(to))
-}
-
-/// Renames without replacing, in one step where the file system can: of two objects of one UID that come at once, neither is lost. Folders are made
-/// where they are not there, which they are for all objects of a series but the first.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    let rename = || match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The file system does not know the flag.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if to.exists() => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::rename(from, to),
-        other => other.map_err(io::Error::from),
-    };
-    match rename() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            to.parent().map_or(Ok(()), fs::create_dir_all)?;
-            rename()
-        }
-        other => other,
-    }
-}
-
-/// 16 hex digits of the SHA-256 of a UID.
-fn name(uid: &str) -> String {
-    Sha256::digest(uid.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 fn recover(path: &Path) -> Option<StoredObject> {
@@ -307,121 +241,13 @@ fn recover(path: &Path) -> Option<StoredObject> {
     })
 }
 
-/// An object under way; dropped before [`Incoming::keep`] it leaves nothing.
-#[derive(Debug)]
-pub struct Incoming<'a> {
-    spool: &'a Spool,
-    /// Empty once it was renamed.
-    path: PathBuf,
-    file: Option<Blocks<File>>,
-    /// Bytes that the file had before.
-    filled: u64,
-    /// Of what follows the preamble.
-    crc: Crc,
-    prefix: Vec<u8>,
-    /// Of the file.
-    length: u64,
-    /// Of the data set.
-    bytes: u64,
-}
-
-impl Incoming<'_> {
-    /// Appends to the data set.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        let room = PREFIX_BYTES.saturating_sub(self.prefix.len()).min(data.len());
-        self.prefix.extend_from_slice(&data[..room]);
-        self.bytes += data.len() as u64;
-        self.put(data)
-    }
-
-    fn put(&mut self, data: &[u8]) -> io::Result<()> {
-        self.length += data.len() as u64;
-        self.crc.update(data);
-        match &mut self.file {
-            Some(file) => file.write(data),
-            None => Err(io::Error::other("object already closed")),
-        }
-    }
-
-    /// Bytes of the file so far.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// Bytes of the data set so far.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Beginning of the data set.
-    #[must_use]
-    pub fn prefix(&self) -> &[u8] {
-        &self.prefix
-    }
-
-    /// Stamps and syncs the object, then gives it its name: a crash at any instant leaves either nothing of it or all of it, after Success always all.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn keep(mut self, study: &str, series: &str, sop_instance: &str) -> io::Result<Kept> {
-        let Some(file) = self.file.take() else { return Err(io::Error::other("object already closed")) };
-        let file = file.finish()?;
-        file.write_all_at(&spare::stamp(&self.crc, self.length, SystemTime::now()), 0)?;
-        if self.filled > self.length {
-            file.set_len(self.length)?;
-        }
-        // And its length where that changed; its time is in the stamp.
-        file.sync_data()?;
-        self.spool.traffic.kept(self.length);
-        let kept = put_in_place(&self.path, self.spool.place(study, series, sop_instance))?;
-        if kept != Kept::Repeat {
-            // It has another name now.
-            self.path = PathBuf::new();
-        }
-        Ok(kept)
-    }
-}
-
-impl Drop for Incoming<'_> {
-    fn drop(&mut self) {
-        self.spool.traffic.end();
-        if !self.path.as_os_str().is_empty() {
-            // Not wanted, or not kept: nothing may stay here.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Whether two objects have the same data set in the same transfer syntax: who sent them, which the file meta information says, makes no other object.
-fn same_object(a: &Path, b: &Path) -> io::Result<bool> {
-    let parts = |path: &Path| {
-        let mut reader = BufReader::new(File::open(path)?);
-        reader.read_exact(&mut [0; PREAMBLE_BYTES])?;
-        let meta = dicom_object::FileMetaTable::from_reader(&mut reader).map_err(io::Error::other)?;
-        let mut hash = Sha256::new();
-        let length = io::copy(&mut reader, &mut hash)?;
-        Ok::<_, io::Error>((meta.transfer_syntax, length, hash.finalize()))
-    };
-    // What lies there may be damaged: then it is another object.
-    Ok(parts(a).ok().is_some_and(|there| parts(b).is_ok_and(|new| new == there)))
-}
-
-/// 16 hex digits of the SHA-256 of what follows the preamble.
-fn digest(path: &Path) -> io::Result<String> {
-    let (mut hash, mut file) = (Sha256::new(), File::open(path)?);
-    file.seek(SeekFrom::Start(PREAMBLE_BYTES as u64))?;
-    io::copy(&mut file, &mut hash)?;
-    Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use super::super::place::Kept;
     use super::*;
 
     /// Objects under way and filled spares; the other spares are empty.
