@@ -42,6 +42,7 @@ impl Prewriter {
 }
 
 fn run(spool: &Spool, most: u64, stop: &AtomicBool) {
+    spool.recall_lengths();
     while !stop.load(Ordering::SeqCst) {
         match spool.fill_spare(most) {
             Ok(true) => {}

@@ -17,7 +17,7 @@ use super::peek::{PREFIX_BYTES, identifiers};
 use super::peers::Priority;
 use super::place::{self, SUFFIX, name};
 use super::spare::{self, PREAMBLE_BYTES, Spares};
-use super::traffic::Traffic;
+use super::traffic::{REMEMBERED, Traffic};
 
 /// Folder of objects under way; at start what is whole is taken out of it and the rest removed.
 const INCOMING: &str = "incoming";
@@ -108,6 +108,14 @@ impl Spool {
             return Ok(false);
         }
         self.spares.fill(length).map(|()| true)
+    }
+
+    /// Takes the lengths of the series received last for those of the objects to come, so that spares are filled before the first of them.
+    pub fn recall_lengths(&self) {
+        let series = folders(&self.dir).into_iter().flat_map(|study| folders(&study));
+        let Some(last) = series.max_by_key(|s| fs::metadata(s).and_then(|m| m.modified()).ok()) else { return };
+        let files = fs::read_dir(last).into_iter().flatten().flatten();
+        files.filter_map(|e| e.metadata().ok()).take(REMEMBERED).for_each(|m| self.traffic.kept(m.len()));
     }
 
     /// Where an object is, or will be.
@@ -383,6 +391,8 @@ mod tests {
             object.keep("1.1", "1.2", instance).unwrap();
         };
         let pause = || std::thread::sleep(std::time::Duration::from_millis(1100));
+        spool.recall_lengths();
+        assert_eq!(spool.traffic.usual_length(), None, "nothing is there");
         (0..4).for_each(|n| store(&spool, &format!("1.2.{n}"), 50_000));
         let most = 3 * spool.traffic.usual_length().unwrap();
         assert!(!spool.fill_spare(most).unwrap(), "an object just ended");
@@ -393,6 +403,12 @@ mod tests {
         pause();
         assert_eq!([(); 5].map(|()| spool.fill_spare(most).unwrap()), [true, true, true, false, false]);
         assert_eq!(spool.spares.filled_bytes(), most);
+        // After a start.
+        let again = Spool::open(&dir.path().join("again"), 0).unwrap();
+        fs::rename(dir.path().join(place::name("1.1")), dir.path().join("again").join(place::name("1.1"))).unwrap();
+        again.recall_lengths();
+        assert_eq!(again.traffic.usual_length(), spool.traffic.usual_length());
+        assert!(again.fill_spare(most).unwrap());
         // Another scanner.
         (0..64).for_each(|_| spool.traffic.kept(20_000));
         assert!(spool.fill_spare(most).unwrap());

@@ -11,7 +11,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Blocks of the file systems that we know.
 const BLOCK_BYTES: u64 = 4096;
 /// Objects whose lengths are remembered.
-const REMEMBERED: usize = 64;
+pub const REMEMBERED: usize = 64;
 /// Objects that must be of the usual length before there is one.
 const ENOUGH: usize = 4;
 
