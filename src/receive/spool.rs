@@ -112,8 +112,7 @@ impl Spool {
 
     /// Takes the lengths of the series received last for those of the objects to come, so that spares are filled before the first of them.
     pub fn recall_lengths(&self) {
-        let series = folders(&self.dir).into_iter().flat_map(|study| folders(&study));
-        let Some(last) = series.max_by_key(|s| fs::metadata(s).and_then(|m| m.modified()).ok()) else { return };
+        let Some(last) = self.all_series().max_by_key(|s| fs::metadata(s).and_then(|m| m.modified()).ok()) else { return };
         let files = fs::read_dir(last).into_iter().flatten().flatten();
         files.filter_map(|e| e.metadata().ok()).take(REMEMBERED).for_each(|m| self.traffic.kept(m.len()));
     }
@@ -127,7 +126,7 @@ impl Spool {
     /// All whole objects, for start-up; what is not ours is named in the log and left alone.
     #[must_use]
     pub fn objects(&self) -> Vec<StoredObject> {
-        in_order(folders(&self.dir).iter().flat_map(|study| folders(study)).flat_map(|series| whole(&series)).collect())
+        in_order(self.all_series().flat_map(|series| whole(&series)).collect())
     }
 
     /// The whole objects of one series.
@@ -147,7 +146,7 @@ impl Spool {
         }
         let mut verdicts = vec![Some(Failure::NoSuchInstance); references.len()];
         fs::read_dir(&self.dir)?;
-        for series in folders(&self.dir).iter().flat_map(|study| folders(study)) {
+        for series in self.all_series() {
             for entry in fs::read_dir(series).into_iter().flatten().flatten() {
                 let Some(which) = entry.file_name().to_str().and_then(|n| wanted.get(n)) else { continue };
                 let Some(object) = recover(&entry.path()) else { continue };
@@ -165,7 +164,12 @@ impl Spool {
     pub fn bytes(&self) -> u64 {
         let files =
             |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum::<u64>();
-        folders(&self.dir).iter().flat_map(|study| folders(study)).map(|series| files(&series)).sum()
+        self.all_series().map(|series| files(&series)).sum()
+    }
+
+    /// The folders of all series.
+    fn all_series(&self) -> impl Iterator<Item = PathBuf> {
+        folders(&self.dir).into_iter().flat_map(|study| folders(&study))
     }
 
     /// Removes a series.

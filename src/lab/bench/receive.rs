@@ -164,8 +164,8 @@ fn fed(request: &Request, cell: &Cell, storescu: &Path, files: &[PathBuf], dir: 
     let (first, rest) = files.split_at(WARM_UP.min(files.len()));
     send(storescu, port, cell.case.nagle, &[first])?;
     let parts: Vec<&[PathBuf]> = rest.chunks(rest.len().div_ceil(cell.case.associations).max(1)).collect();
-    // What a server does when it has just started (ours measures its engines) is no part of receiving.
     std::thread::sleep(PAUSE);
+    // What a server does when it has just started (ours measures its engines) is no part of receiving.
     let cpu_before = settled(&server);
     let echo = Echo::start(([127, 0, 0, 1], port).into());
     let begun = Instant::now();

@@ -91,7 +91,7 @@ impl Receiver {
         Ok(Some(command))
     }
 
-    /// Where its objects are once it runs in `dir`, and nothing else of their size.
+    /// Where its objects are once it runs in `dir`, and nothing else of their size but what ours writes ahead.
     pub fn objects(self, dir: &Path) -> PathBuf {
         dir.join(if self.is_ours() { "state/spool" } else { "objects" })
     }
